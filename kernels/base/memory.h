@@ -1,0 +1,17 @@
+/* Host memory: aligned, zeroed, with sizes that cannot wrap. */
+#ifndef RINGGPT_BASE_MEMORY_H
+#define RINGGPT_BASE_MEMORY_H
+
+#include <stddef.h>
+
+#include "kernels/base/status.h"
+
+/* Alignment of every block in bytes: one cache line, one AVX-512 register. */
+#define MEMORY_ALIGNMENT 64
+
+/* Stores in *out a zeroed block of count x size bytes, aligned to MEMORY_ALIGNMENT; a count of 0 gives a
+ * valid block. The caller releases it with free(). `what` names the block in the error.
+ * Fails with STATUS_SYSTEM when the product wraps or the memory is not there; *out is then NULL. */
+Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error);
+
+#endif

@@ -1,0 +1,100 @@
+/* Collectives over a group of ranks: the table that every transport fills (local: ranks are threads of one
+ * process), and the calls the rest of the program uses.
+ *
+ * Every rank of a group makes the same calls in the same order; a call with `_start` returns at once and its
+ * buffers belong to the transport until comm_wait. Results do not depend on which rank comes first: a
+ * reduction always adds in the order of ranks. Every call fails with the cause given to comm_abort once a rank
+ * of the program has aborted, also a call that is waiting at that moment.
+ */
+#ifndef RINGGPT_COMM_COMM_H
+#define RINGGPT_COMM_COMM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/status.h"
+
+typedef enum CommType { COMM_F32, COMM_F64, COMM_I64 } CommType;
+typedef enum CommReduction { COMM_SUM, COMM_MAX } CommReduction;
+
+/* What a transfer carries: named in error messages and counted apart. */
+typedef enum CommLabel { COMM_KEYS_VALUES, COMM_KEY_VALUE_GRADIENTS, COMM_LABELS } CommLabel;
+
+typedef struct CommCounter {
+  int64_t messages; /* transfers sent by this rank */
+  int64_t bytes;    /* bytes sent by this rank */
+} CommCounter;
+
+/* One operation under way; its meaning belongs to the transport. Zero: none. */
+typedef struct CommRequest {
+  uint64_t id;
+  int kind;
+} CommRequest;
+
+typedef struct Comm Comm;
+
+/* What a transport provides; the public calls below say what each does. */
+typedef struct CommTable {
+  const char *name; /* "local", ... */
+  Status (*shift_start)(Comm *comm, CommLabel label, int distance, const void *send, void *receive,
+                        size_t bytes, CommRequest *request, Error *error);
+  Status (*all_reduce_start)(Comm *comm, CommType type, CommReduction reduction, void *buffer,
+                             int64_t elements, CommRequest *request, Error *error);
+  Status (*all_gather_start)(Comm *comm, const void *send, void *receive, size_t bytes,
+                             CommRequest *request, Error *error);
+  Status (*broadcast_start)(Comm *comm, int root, void *buffer, size_t bytes, CommRequest *request,
+                            Error *error);
+  Status (*barrier_start)(Comm *comm, CommRequest *request, Error *error);
+  Status (*wait)(Comm *comm, CommRequest *request, Error *error);
+  Status (*split)(Comm *comm, int color, Comm **out, Error *error);
+  void (*abort)(Comm *comm, const Error *cause);
+  void (*destroy)(Comm *comm);
+} CommTable;
+
+/* A group as one rank sees it. */
+struct Comm {
+  const CommTable *table;
+  int rank;
+  int size;
+  CommCounter counters[COMM_LABELS];
+  void *state; /* the transport's */
+};
+
+/* Makes a group of `size` ranks that are threads of this process: comms[r] is for the thread of rank r, which
+ * calls comm_destroy on it. */
+Status comm_local_create(int size, Comm *comms[], Error *error);
+
+/* Sends `bytes` to rank (rank + distance) mod size and receives as much from rank (rank - distance) mod size.
+ * 0 < distance < size; `send` and `receive` do not overlap. */
+Status comm_shift_start(Comm *comm, CommLabel label, int distance, const void *send, void *receive,
+                        size_t bytes, CommRequest *request, Error *error);
+
+/* Replaces buffer[i] on every rank by the sum or maximum over all ranks, added in the order of ranks. */
+Status comm_all_reduce_start(Comm *comm, CommType type, CommReduction reduction, void *buffer,
+                             int64_t elements, CommRequest *request, Error *error);
+Status comm_all_reduce(Comm *comm, CommType type, CommReduction reduction, void *buffer, int64_t elements,
+                       Error *error);
+
+/* receive (size, bytes): row r is what rank r sent. */
+Status comm_all_gather(Comm *comm, const void *send, void *receive, size_t bytes, Error *error);
+
+/* Copies `buffer` of rank `root` to every rank. */
+Status comm_broadcast(Comm *comm, int root, void *buffer, size_t bytes, Error *error);
+
+/* Returns when every rank has called it. */
+Status comm_barrier(Comm *comm, Error *error);
+
+/* Waits for one operation and clears the request; a cleared request returns at once. */
+Status comm_wait(Comm *comm, CommRequest *request, Error *error);
+
+/* Makes groups of the ranks that give the same color (>= 0), ordered by their rank here. */
+Status comm_split(Comm *comm, int color, Comm **out, Error *error);
+
+/* Ends all communication of the program: every rank's calls, in this group and in those split from the same
+ * origin, fail and name `cause`. After it returns no other rank touches this rank's buffers. */
+void comm_abort(Comm *comm, const Error *cause);
+
+/* Releases this rank's handle. NULL is allowed. */
+void comm_destroy(Comm *comm);
+
+#endif

@@ -1,0 +1,37 @@
+/* A device as one rank sees it: its operations, its memory and its threads. The instruction set is chosen once
+ * here, from what the CPU has or from the environment variable RINGGPT_ISA. */
+#ifndef RINGGPT_DEVICE_H
+#define RINGGPT_DEVICE_H
+
+#include <stddef.h>
+
+#include "kernels/base/status.h"
+#include "kernels/ops.h"
+
+struct Device {
+  Ops ops;
+  int threads;      /* threads of this rank's compute loops, >= 1 */
+  Error failure;    /* the first failure of an operation */
+  void *products;   /* state of the product library, owned by kernels/cpu/ */
+  char summary[96]; /* what was chosen, for the log: "cpu, avx512, oneDNN 2.6.3, 2 threads" */
+};
+
+/* Makes a device with `threads` compute threads (>= 1). RINGGPT_ISA=reference|avx2|avx512 forces an instruction
+ * set; a name that is unknown or that this CPU lacks fails with STATUS_CONFIG. A device belongs to the thread
+ * that makes it: create, use and destroy it there. */
+Status device_create(int threads, Device **out, Error *error);
+
+/* Releases a device; NULL is allowed. Its memory must have been released before. */
+void device_destroy(Device *device);
+
+/* Device memory of `bytes`, zeroed and aligned to MEMORY_ALIGNMENT; `what` names it in an error. */
+Status device_alloc(Device *device, size_t bytes, const char *what, void **out, Error *error);
+void device_free(Device *device, void *memory);
+
+/* Reports the first failure of an operation since the device was made. */
+Status device_check(const Device *device, Error *error);
+
+/* Records a failure of an operation: for implementations of operations. */
+void device_fail(Device *device, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
