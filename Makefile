@@ -3,13 +3,18 @@
 #   DEBUG=1                        no optimisation, debug information
 #   SANITIZE=address,undefined     with sanitizers (libgomp stays as it is)
 #   DNNL=0                         without oneDNN: products by the reference operation
+#   V=1                            shows every command
 #   BUILD=DIR                      where everything that is built goes (default build/)
 
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 BUILD ?= build
 DNNL ?= auto
+
+Q := $(if $(V),,@)
 
 variant := release
 ifdef DEBUG
@@ -65,15 +70,18 @@ PROGRAM := $(OUT)/ringgpt
 all: $(PROGRAM) ## builds the program: build/release/ringgpt
 
 $(PROGRAM): $(OUT)/train/main.o $(LIBRARY)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	@echo "  link     $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	@echo "  archive  $@"
+	$(Q)ar rcs $@ $^
 
 $(OUT)/%.o: %.c
 	@mkdir -p $(dir $@)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	@echo "  compile  $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 help: ## lists what can be made
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -85,7 +93,8 @@ TESTS := $(patsubst tests/unit/%.c,$(OUT)/tests/%,$(wildcard tests/unit/test_*.c
 
 $(OUT)/tests/%: $(OUT)/tests/unit/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(dir $@)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	@echo "  link     $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 .PHONY: tests
 tests: $(TESTS) $(PROGRAM) ## builds the tests

@@ -1,5 +1,5 @@
-/* A device as one rank sees it: its operations, its memory and its threads. The instruction set is chosen once
- * here, from what the CPU has or from the environment variable RINGGPT_ISA. */
+/* A device as one rank sees it: its operations, its memory and its threads. The instruction set is chosen
+ * once here, from what the CPU has or from the environment variable RINGGPT_ISA. */
 #ifndef RINGGPT_DEVICE_H
 #define RINGGPT_DEVICE_H
 
@@ -16,9 +16,9 @@ struct Device {
   char summary[96]; /* what was chosen, for the log: "cpu, avx512, oneDNN 2.6.3, 2 threads" */
 };
 
-/* Makes a device with `threads` compute threads (>= 1). RINGGPT_ISA=reference|avx2|avx512 forces an instruction
- * set; a name that is unknown or that this CPU lacks fails with STATUS_CONFIG. A device belongs to the thread
- * that makes it: create, use and destroy it there. */
+/* Makes a device with `threads` compute threads (>= 1). RINGGPT_ISA=reference|avx2|avx512 forces an
+ * instruction set; a name that is unknown or that this CPU lacks fails with STATUS_CONFIG. A device belongs
+ * to the thread that makes it: create, use and destroy it there. */
 Status device_create(int threads, Device **out, Error *error);
 
 /* Releases a device; NULL is allowed. Its memory must have been released before. */
@@ -27,6 +27,13 @@ void device_destroy(Device *device);
 /* Device memory of `bytes`, zeroed and aligned to MEMORY_ALIGNMENT; `what` names it in an error. */
 Status device_alloc(Device *device, size_t bytes, const char *what, void **out, Error *error);
 void device_free(Device *device, void *memory);
+
+/* Sets device memory to zero bytes. */
+void device_zero(Device *device, void *memory, size_t bytes);
+
+/* Copies from host to device memory and back; after device_read the bytes are there. */
+void device_write(Device *device, void *memory, const void *host, size_t bytes);
+void device_read(Device *device, void *host, const void *memory, size_t bytes);
 
 /* Reports the first failure of an operation since the device was made. */
 Status device_check(const Device *device, Error *error);

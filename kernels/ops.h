@@ -40,9 +40,9 @@ typedef struct AttentionDims {
  * rounding at the end: the online softmax of M. Milakov and N. Gimelshein (2018) as used by FlashAttention
  * (T. Dao, 2023) and ring attention (H. Liu et al., 2023).
  *
- * All buffers made here (`state`, `kv`, `dkv`) have a layout of the implementation's own and sizes that depend
- * on dims and length alone, so that they can travel between ranks. A `dkv` is made of floats, its sum over
- * ranks is the sum of its floats, and all zeros is its start. */
+ * All buffers made here (`state`, `kv`, `dkv`) have a layout of the implementation's own and sizes that
+ * depend on dims and length alone, so that they can travel between ranks. A `dkv` is made of floats, its sum
+ * over ranks is the sum of its floats, and all zeros is its start. */
 typedef struct AttentionOps {
   const char *name;
   /* Bytes of the packed keys and values, and of their float gradient, for `length` positions. */
@@ -87,7 +87,7 @@ typedef struct AdamwStep {
   float beta1;
   float beta2;
   float eps;
-  float weight_decay; /* 0 for tensors without decay */
+  float weight_decay;   /* 0 for tensors without decay */
   float gradient_scale; /* factor on the gradient: clipping */
   int64_t step;         /* 1 at the first update: corrects the bias of the moments */
 } AdamwStep;
@@ -136,8 +136,9 @@ typedef struct Ops {
    * inverse_frequency[j] (d/2), the angle reduced in double. */
   void (*rope_table)(Device *device, int64_t n, int64_t d, const int64_t *positions,
                      const double *inverse_frequency, float *table);
-  /* Rotates in place the heads (n, heads, d) at x, row stride `stride`, by the table's angles; element j pairs
-   * with j + d/2 (Hugging Face's rotate_half). `inverse` rotates back: the gradient. J. Su et al., 2021. */
+  /* Rotates in place the heads (n, heads, d) at x, row stride `stride`, by the table's angles; element j
+   * pairs with j + d/2 (Hugging Face's rotate_half). `inverse` rotates back: the gradient. J. Su et al.,
+   * 2021. */
   void (*rope_apply)(Device *device, int64_t n, int64_t heads, int64_t d, int64_t stride, const float *table,
                      bool inverse, elem *x);
 
@@ -153,6 +154,8 @@ typedef struct Ops {
 
   /* y += x. */
   void (*add)(Device *device, int64_t count, const elem *x, elem *y);
+  /* The same on floats in every table: gradients that come from another rank. */
+  void (*add_f32)(Device *device, int64_t count, const float *x, float *y);
 
   /* Per row of logits (n, vocab): nll[i] = log sum exp(logits) - logits[target], 0 for IGNORED_TARGET.
    * With `gradient` the logits become scale (softmax - one_hot(target)), zero rows for ignored targets. */

@@ -9,8 +9,8 @@ typedef enum PositionKind { POSITION_ROPE, POSITION_LEARNED } PositionKind;
 typedef enum NormKind { NORM_RMSNORM, NORM_LAYERNORM } NormKind;
 typedef enum ActivationKind { ACTIVATION_SWIGLU, ACTIVATION_GELU } ActivationKind;
 
-/* The names are Hugging Face's. Two families are known to other programs: GPT-2 (learned positions, LayerNorm,
- * GELU, biases, tied head, kv heads = heads) and Llama (RoPE, RMSNorm, SwiGLU, no biases). */
+/* The names are Hugging Face's. Two families are known to other programs: GPT-2 (learned positions,
+ * LayerNorm, GELU, biases, tied head, kv heads = heads) and Llama (RoPE, RMSNorm, SwiGLU, no biases). */
 typedef struct ModelConfig {
   int64_t vocab_size;              /* V */
   int64_t hidden_size;             /* C */

@@ -3,8 +3,8 @@
  *
  * Every rank of a group makes the same calls in the same order; a call with `_start` returns at once and its
  * buffers belong to the transport until comm_wait. Results do not depend on which rank comes first: a
- * reduction always adds in the order of ranks. Every call fails with the cause given to comm_abort once a rank
- * of the program has aborted, also a call that is waiting at that moment.
+ * reduction always adds in the order of ranks. Every call fails with the cause given to comm_abort once a
+ * rank of the program has aborted, also a call that is waiting at that moment.
  */
 #ifndef RINGGPT_COMM_COMM_H
 #define RINGGPT_COMM_COMM_H
@@ -40,8 +40,8 @@ typedef struct CommTable {
                         size_t bytes, CommRequest *request, Error *error);
   Status (*all_reduce_start)(Comm *comm, CommType type, CommReduction reduction, void *buffer,
                              int64_t elements, CommRequest *request, Error *error);
-  Status (*all_gather_start)(Comm *comm, const void *send, void *receive, size_t bytes,
-                             CommRequest *request, Error *error);
+  Status (*all_gather_start)(Comm *comm, const void *send, void *receive, size_t bytes, CommRequest *request,
+                             Error *error);
   Status (*broadcast_start)(Comm *comm, int root, void *buffer, size_t bytes, CommRequest *request,
                             Error *error);
   Status (*barrier_start)(Comm *comm, CommRequest *request, Error *error);
@@ -91,7 +91,7 @@ Status comm_wait(Comm *comm, CommRequest *request, Error *error);
 Status comm_split(Comm *comm, int color, Comm **out, Error *error);
 
 /* Ends all communication of the program: every rank's calls, in this group and in those split from the same
- * origin, fail and name `cause`. After it returns no other rank touches this rank's buffers. */
+ * origin, fail and name this rank and `cause`. After it returns no other rank touches this rank's buffers. */
 void comm_abort(Comm *comm, const Error *cause);
 
 /* Releases this rank's handle. NULL is allowed. */

@@ -1,0 +1,64 @@
+/* The buffers of one rank's rows: what forward leaves for backward, layer by layer, and scratch. */
+#ifndef RINGGPT_MODEL_ACTIVATIONS_H
+#define RINGGPT_MODEL_ACTIVATIONS_H
+
+#include "kernels/base/status.h"
+#include "kernels/device.h"
+#include "model/config.h"
+
+/* What one layer computes. Layers whose values need not be kept share the same memory. N rows. */
+typedef struct LayerActivations {
+  elem *input;          /* (N, C) */
+  float *mean1, *rstd1; /* (N) statistics of the first norm */
+  elem *norm1;          /* (N, C) */
+  elem *qkv;            /* (N, (H + 2 KV) D), rotated where the model has RoPE */
+  elem *attention;      /* (N, H D) */
+  float *lse;           /* (H x N) */
+  elem *middle;         /* (N, C) input plus attention */
+  float *mean2, *rstd2; /* (N) */
+  elem *norm2;          /* (N, C) */
+  elem *hidden;         /* (N, F) or, for SwiGLU, (N, 2F) */
+  elem *activated;      /* (N, F) */
+} LayerActivations;
+
+typedef struct Activations {
+  Device *device;
+  size_t bytes;             /* of everything here */
+  int64_t rows;             /* N that there is room for */
+  LayerActivations *layers; /* (L) */
+  elem *output;             /* (N, C) of the last layer */
+  float *mean, *rstd;       /* (N) of the final norm */
+  elem *final_norm;         /* (N, C) */
+  elem *logits;             /* (loss chunk, V) */
+  float *nll;               /* (N) */
+  int32_t *tokens;          /* (N) */
+  int32_t *targets;         /* (N) */
+  int64_t *positions;       /* (N) */
+  float *rope;              /* (N, D); NULL without RoPE */
+
+  /* Backward only. */
+  elem *gradient;       /* (N, C) of the residual stream */
+  elem *grad_norm;      /* (N, C) of a norm's output, or (N, H D) of the attention output */
+  elem *grad_qkv;       /* (N, (H + 2 KV) D) */
+  elem *grad_hidden;    /* (N, F) or (N, 2F) */
+  elem *grad_activated; /* (N, F) */
+
+  void *memory; /* one block that all of it lies in */
+} Activations;
+
+typedef struct ActivationsPlan {
+  const ModelConfig *config;
+  int64_t rows;
+  int64_t loss_chunk;
+  bool training;
+  bool recompute;
+} ActivationsPlan;
+
+/* Takes the memory for a plan. Fails with STATUS_SYSTEM and names the bytes. */
+Status activations_create(Device *device, const ActivationsPlan *plan, Activations *activations,
+                          Error *error);
+
+/* Releases it; the struct may be zero. */
+void activations_destroy(Activations *activations);
+
+#endif

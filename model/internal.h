@@ -1,0 +1,50 @@
+/* What the files of the model share: the model's state and its parts. Not for other folders. */
+#ifndef RINGGPT_MODEL_INTERNAL_H
+#define RINGGPT_MODEL_INTERNAL_H
+
+#include "model/activations.h"
+#include "model/model.h"
+#include "model/params.h"
+#include "model/ring_attention.h"
+
+struct Model {
+  Device *device;
+  Comm *ring;
+  ModelOptions options;
+  TensorTable table;
+  ParamPlaces places;
+  float *weights;            /* (table.total) */
+  float *gradients;          /* (table.total), NULL without training */
+  double *inverse_frequency; /* (D / 2) of RoPE, NULL without */
+  RingAttention *attention;
+  Activations acts;
+  int64_t n; /* rows of the batch at hand */
+};
+
+/* The weight at an offset of the flat array; NULL where the model has none. */
+const elem *model_weight(const Model *model, int64_t offset);
+
+/* Its gradient; NULL where the model has none. */
+float *model_gradient(const Model *model, int64_t offset);
+
+/* Row `row` of a tensor with `columns` columns of elem. */
+elem *model_row(const Model *model, elem *tensor, int64_t row, int64_t columns);
+
+/* The norm of the model's kind over (n, C), and its gradient: dx +=. mean is used by LayerNorm only. */
+void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *x, elem *y, float *mean,
+                  float *rstd);
+void norm_backward(const Model *model, int64_t weight, int64_t bias, const elem *dy, const elem *x,
+                   const float *mean, const float *rstd, elem *dx);
+
+/* Layer `layer` from acts.layers[layer].input to `output` (N, C). */
+Status layer_forward(Model *model, int64_t layer, elem *output, Error *error);
+
+/* Turns acts.gradient (N, C) of the layer's output into that of its input and adds the gradients of its
+ * weights; computes first again what was not kept. */
+Status layer_backward(Model *model, int64_t layer, Error *error);
+
+/* Final norm, head and loss of the last layer's output, a chunk of tokens at a time, to acts.nll (N). With
+ * `gradient` the gradient of their sum goes back into acts.gradient and the weights' gradients. */
+void loss_run(Model *model, bool gradient);
+
+#endif

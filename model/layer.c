@@ -1,0 +1,154 @@
+/* One transformer layer, forward and backward: x + attention(norm(x)), then x + mlp(norm(x)). */
+#include "model/internal.h"
+
+typedef struct Sizes {
+  int64_t n, c, q, qkv, head_dim, rotated_heads, f;
+} Sizes;
+
+static Sizes sizes_of(const Model *model) {
+  const ModelConfig *config = &model->options.config;
+  const int64_t head_dim = config->hidden_size / config->num_attention_heads;
+  return (Sizes){
+      .n = model->n,
+      .c = config->hidden_size,
+      .q = config->num_attention_heads * head_dim,
+      .qkv = (config->num_attention_heads + 2 * config->num_key_value_heads) * head_dim,
+      .head_dim = head_dim,
+      .rotated_heads = config->num_attention_heads + config->num_key_value_heads,
+      .f = config->intermediate_size,
+  };
+}
+
+void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *x, elem *y, float *mean,
+                  float *rstd) {
+  const ModelConfig *config = &model->options.config;
+  const Ops *ops = &model->device->ops;
+  const float eps = (float)config->norm_eps;
+  if (config->norm == NORM_LAYERNORM) {
+    ops->layernorm_forward(model->device, model->n, config->hidden_size, eps, x, model_weight(model, weight),
+                           model_weight(model, bias), y, mean, rstd);
+  } else {
+    ops->rmsnorm_forward(model->device, model->n, config->hidden_size, eps, x, model_weight(model, weight), y,
+                         rstd);
+  }
+}
+
+void norm_backward(const Model *model, int64_t weight, int64_t bias, const elem *dy, const elem *x,
+                   const float *mean, const float *rstd, elem *dx) {
+  const ModelConfig *config = &model->options.config;
+  const Ops *ops = &model->device->ops;
+  if (config->norm == NORM_LAYERNORM) {
+    ops->layernorm_backward(model->device, model->n, config->hidden_size, dy, x, model_weight(model, weight),
+                            mean, rstd, dx, model_gradient(model, weight), model_gradient(model, bias));
+  } else {
+    ops->rmsnorm_backward(model->device, model->n, config->hidden_size, dy, x, model_weight(model, weight),
+                          rstd, dx, model_gradient(model, weight));
+  }
+}
+
+/* y = x w^T + bias for parameters at two offsets. */
+static void linear(const Model *model, int64_t inputs, int64_t outputs, int64_t weight, int64_t bias,
+                   const elem *x, elem *y) {
+  model->device->ops.linear_forward(model->device, model->n, inputs, outputs, x, model_weight(model, weight),
+                                    model_weight(model, bias), y);
+}
+
+/* Gradients of linear: of its weights always, of its input to dx. */
+static void linear_gradient(const Model *model, int64_t inputs, int64_t outputs, int64_t weight, int64_t bias,
+                            const elem *x, const elem *dy, elem *dx) {
+  const Ops *ops = &model->device->ops;
+  ops->linear_backward_weight(model->device, model->n, inputs, outputs, dy, x, model_gradient(model, weight),
+                              model_gradient(model, bias));
+  ops->linear_backward_input(model->device, model->n, inputs, outputs, dy, model_weight(model, weight), dx);
+}
+
+/* norm -> qkv -> RoPE on q and k, which lie side by side. */
+static void forward_qkv(const Model *model, const LayerParams *params, const LayerActivations *acts) {
+  const Sizes s = sizes_of(model);
+  norm_forward(model, params->norm1, params->norm1_bias, acts->input, acts->norm1, acts->mean1, acts->rstd1);
+  linear(model, s.c, s.qkv, params->qkv, params->qkv_bias, acts->norm1, acts->qkv);
+  if (model->acts.rope != NULL) {
+    model->device->ops.rope_apply(model->device, s.n, s.rotated_heads, s.head_dim, s.qkv, model->acts.rope,
+                                  false, acts->qkv);
+  }
+}
+
+/* Attention output -> residual -> norm -> hidden -> activation. */
+static void forward_middle(const Model *model, const LayerParams *params, const LayerActivations *acts) {
+  const Ops *ops = &model->device->ops;
+  const Sizes s = sizes_of(model);
+  linear(model, s.q, s.c, params->out, params->out_bias, acts->attention, acts->middle);
+  ops->add(model->device, s.n * s.c, acts->input, acts->middle);
+  norm_forward(model, params->norm2, params->norm2_bias, acts->middle, acts->norm2, acts->mean2, acts->rstd2);
+  if (model->options.config.activation == ACTIVATION_SWIGLU) {
+    linear(model, s.c, 2 * s.f, params->up, params->up_bias, acts->norm2, acts->hidden);
+    ops->swiglu_forward(model->device, s.n, s.f, acts->hidden, acts->activated);
+  } else {
+    linear(model, s.c, s.f, params->up, params->up_bias, acts->norm2, acts->hidden);
+    ops->gelu_forward(model->device, s.n * s.f, acts->hidden, acts->activated);
+  }
+}
+
+Status layer_forward(Model *model, int64_t layer, elem *output, Error *error) {
+  const LayerParams *params = &model->places.layers[layer];
+  const LayerActivations *acts = &model->acts.layers[layer];
+  const Sizes s = sizes_of(model);
+  forward_qkv(model, params, acts);
+  TRY(ring_attention_forward(model->attention, acts->qkv, acts->attention, acts->lse, error));
+  forward_middle(model, params, acts);
+  linear(model, s.f, s.c, params->down, params->down_bias, acts->activated, output);
+  model->device->ops.add(model->device, s.n * s.c, acts->middle, output);
+  return device_check(model->device, error);
+}
+
+/* From the gradient of the layer's output to that of `middle`, in acts.gradient. */
+static void backward_mlp(const Model *model, const LayerParams *params, const LayerActivations *kept) {
+  const Ops *ops = &model->device->ops;
+  const Activations *acts = &model->acts;
+  const Sizes s = sizes_of(model);
+  int64_t hidden = s.f;
+  linear_gradient(model, s.f, s.c, params->down, params->down_bias, kept->activated, acts->gradient,
+                  acts->grad_activated);
+  if (model->options.config.activation == ACTIVATION_SWIGLU) {
+    hidden = 2 * s.f;
+    ops->swiglu_backward(model->device, s.n, s.f, kept->hidden, acts->grad_activated, acts->grad_hidden);
+  } else {
+    ops->gelu_backward(model->device, s.n * s.f, kept->hidden, acts->grad_activated, acts->grad_hidden);
+  }
+  linear_gradient(model, s.c, hidden, params->up, params->up_bias, kept->norm2, acts->grad_hidden,
+                  acts->grad_norm);
+  norm_backward(model, params->norm2, params->norm2_bias, acts->grad_norm, kept->middle, kept->mean2,
+                kept->rstd2, acts->gradient);
+}
+
+/* From the gradient of `middle` to that of the layer's input, in acts.gradient. */
+static Status backward_attention(const Model *model, const LayerParams *params, const LayerActivations *kept,
+                                 Error *error) {
+  const Activations *acts = &model->acts;
+  const Sizes s = sizes_of(model);
+  linear_gradient(model, s.q, s.c, params->out, params->out_bias, kept->attention, acts->gradient,
+                  acts->grad_norm);
+  TRY(ring_attention_backward(model->attention, kept->qkv, kept->attention, kept->lse, acts->grad_norm,
+                              acts->grad_qkv, error));
+  if (acts->rope != NULL) {
+    model->device->ops.rope_apply(model->device, s.n, s.rotated_heads, s.head_dim, s.qkv, acts->rope, true,
+                                  acts->grad_qkv);
+  }
+  linear_gradient(model, s.c, s.qkv, params->qkv, params->qkv_bias, kept->norm1, acts->grad_qkv,
+                  acts->grad_norm);
+  norm_backward(model, params->norm1, params->norm1_bias, acts->grad_norm, kept->input, kept->mean1,
+                kept->rstd1, acts->gradient);
+  return STATUS_OK;
+}
+
+Status layer_backward(Model *model, int64_t layer, Error *error) {
+  const LayerParams *params = &model->places.layers[layer];
+  const LayerActivations *acts = &model->acts.layers[layer];
+  if (model->options.recompute) {
+    forward_qkv(model, params, acts);
+    forward_middle(model, params, acts);
+  }
+  backward_mlp(model, params, acts);
+  TRY(backward_attention(model, params, acts, error));
+  return device_check(model->device, error);
+}

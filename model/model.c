@@ -1,0 +1,211 @@
+/* The GPT: forward and backward of one rank's share of a batch. */
+#include "model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/base/memory.h"
+#include "model/internal.h"
+
+const elem *model_weight(const Model *model, int64_t offset) {
+  return offset == PARAM_ABSENT ? NULL : model->weights + offset;
+}
+
+float *model_gradient(const Model *model, int64_t offset) {
+  return offset == PARAM_ABSENT ? NULL : model->gradients + offset;
+}
+
+elem *model_row(const Model *model, elem *tensor, int64_t row, int64_t columns) {
+  return (char *)tensor + (size_t)(row * columns) * model->device->ops.elem_size;
+}
+
+const TensorTable *model_table(const Model *model) {
+  return &model->table;
+}
+
+float *model_weights(Model *model) {
+  return model->weights;
+}
+
+float *model_gradients(Model *model) {
+  return model->gradients;
+}
+
+double model_waited(const Model *model) {
+  return ring_attention_waited(model->attention);
+}
+
+size_t model_activation_bytes(const Model *model) {
+  return model->acts.bytes;
+}
+
+/* ---------------------------------------------------------------- life */
+
+/* theta^(-2j/D) for j in [0, D/2): the frequencies of J. Su et al. */
+static Status make_frequencies(Model *model, int64_t head_dim, Error *error) {
+  void *memory = NULL;
+  TRY(memory_alloc((size_t)head_dim / 2, sizeof(double), "RoPE frequencies", &memory, error));
+  model->inverse_frequency = memory;
+  for (int64_t j = 0; j < head_dim / 2; j++) {
+    model->inverse_frequency[j] = pow(model->options.config.rope_theta, -2.0 * (double)j / (double)head_dim);
+  }
+  return STATUS_OK;
+}
+
+static Status build(Model *model, Error *error) {
+  const ModelConfig *config = &model->options.config;
+  const int64_t head_dim = config->hidden_size / config->num_attention_heads;
+  const AttentionDims dims = {.heads = config->num_attention_heads,
+                              .kv_heads = config->num_key_value_heads,
+                              .head_dim = head_dim,
+                              .scale = (float)(1.0 / sqrt((double)head_dim))};
+  void *memory = NULL;
+  TRY(params_build(config, &model->table, &model->places, error));
+  const size_t bytes = (size_t)model->table.total * sizeof(float);
+  model->weights = model->options.weights;
+  if (model->weights == NULL) {
+    TRY(device_alloc(model->device, bytes, "weights", &memory, error));
+    model->weights = memory;
+  }
+  if (model->options.training) {
+    TRY(device_alloc(model->device, bytes, "gradients", &memory, error));
+    model->gradients = memory;
+  }
+  if (config->position == POSITION_ROPE) TRY(make_frequencies(model, head_dim, error));
+  return ring_attention_create(model->device, model->ring, &dims, &model->attention, error);
+}
+
+Status model_create(Device *device, Comm *ring, const ModelOptions *options, Model **out, Error *error) {
+  void *memory = NULL;
+  *out = NULL;
+  TRY(memory_alloc(1, sizeof(Model), "model", &memory, error));
+  Model *model = memory;
+  *model = (Model){.device = device, .ring = ring, .options = *options};
+  const Status status = build(model, error);
+  if (status != STATUS_OK) {
+    model_destroy(model);
+    return status;
+  }
+  *out = model;
+  return STATUS_OK;
+}
+
+void model_destroy(Model *model) {
+  if (model == NULL) return;
+  activations_destroy(&model->acts);
+  ring_attention_destroy(model->attention);
+  free(model->inverse_frequency);
+  device_free(model->device, model->gradients);
+  if (model->options.weights == NULL) device_free(model->device, model->weights);
+  params_free(&model->table, &model->places);
+  free(model);
+}
+
+/* ---------------------------------------------------------------- a batch */
+
+static Status reserve(Model *model, int64_t rows, Error *error) {
+  if (rows <= model->acts.rows) return STATUS_OK;
+  const ActivationsPlan plan = {.config = &model->options.config,
+                                .rows = rows,
+                                .loss_chunk = model->options.loss_chunk,
+                                .training = model->options.training,
+                                .recompute = model->options.recompute};
+  activations_destroy(&model->acts);
+  return activations_create(model->device, &plan, &model->acts, error);
+}
+
+/* Global positions of the rows. Padding lies behind the sequence and may lie behind the learned positions: it
+ * gets position 0, nothing depends on it. */
+static void fill_positions(const Layout *layout, int64_t sequences, int64_t *positions) {
+  for (int64_t b = 0; b < sequences; b++) {
+    for (int i = 0; i < layout->run_count; i++) {
+      for (int64_t j = 0; j < layout->runs[i].length; j++) {
+        const int64_t position = layout->runs[i].start + j;
+        *positions++ = position < layout->sequence_length ? position : 0;
+      }
+    }
+  }
+}
+
+static Status load_batch(Model *model, const ModelBatch *batch, bool backward, Error *error) {
+  const ModelConfig *config = &model->options.config;
+  const Layout layout = layout_zigzag(batch->sequence_length, model->ring->rank, model->ring->size);
+  Device *device = model->device;
+  model->n = batch->sequences * layout.local_length;
+  TRY(reserve(model, model->n, error));
+  TRY(ring_attention_prepare(model->attention, batch->sequences, batch->sequence_length, batch->documents,
+                             config->sliding_window, backward, error));
+  const size_t count = (size_t)model->n;
+  device_write(device, model->acts.tokens, batch->tokens, count * sizeof(int32_t));
+  device_write(device, model->acts.targets, batch->targets, count * sizeof(int32_t));
+  fill_positions(&layout, batch->sequences, model->acts.positions);
+  if (model->acts.rope != NULL) {
+    device->ops.rope_table(device, model->n, config->hidden_size / config->num_attention_heads,
+                           model->acts.positions, model->inverse_frequency, model->acts.rope);
+  }
+  return STATUS_OK;
+}
+
+/* Embeddings and layers, to acts.output. */
+static Status run_layers(Model *model, Error *error) {
+  const ModelConfig *config = &model->options.config;
+  const Activations *acts = &model->acts;
+  model->device->ops.embedding_forward(model->device, model->n, config->hidden_size, acts->tokens,
+                                       acts->positions, model_weight(model, model->places.tokens),
+                                       model_weight(model, model->places.positions), acts->layers[0].input);
+  for (int64_t l = 0; l < config->num_hidden_layers; l++) {
+    elem *output = l + 1 < config->num_hidden_layers ? acts->layers[l + 1].input : acts->output;
+    TRY(layer_forward(model, l, output, error));
+  }
+  return STATUS_OK;
+}
+
+static Status group_done(const ModelListener *listener, int64_t group, Error *error) {
+  return listener == NULL ? STATUS_OK : listener->group_done(listener->context, (int)group, error);
+}
+
+static Status run_backward(Model *model, const ModelListener *listener, Error *error) {
+  const ModelConfig *config = &model->options.config;
+  const Activations *acts = &model->acts;
+  TRY(group_done(listener, config->num_hidden_layers + 1, error));
+  for (int64_t l = config->num_hidden_layers - 1; l >= 0; l--) {
+    TRY(layer_backward(model, l, error));
+    TRY(group_done(listener, l + 1, error));
+  }
+  model->device->ops.embedding_backward(
+      model->device, model->n, config->hidden_size, acts->tokens, acts->positions, acts->gradient,
+      model_gradient(model, model->places.tokens), model_gradient(model, model->places.positions));
+  TRY(device_check(model->device, error));
+  return group_done(listener, 0, error);
+}
+
+/* The sum over 10^6 tokens would lose digits in float: it is made in double. */
+static Status add_loss(const Model *model, const int32_t *targets, LossSum *loss, Error *error) {
+  void *memory = NULL;
+  TRY(memory_alloc((size_t)model->n, sizeof(float), "losses", &memory, error));
+  const float *nll = memory;
+  device_read(model->device, memory, model->acts.nll, (size_t)model->n * sizeof(float));
+  for (int64_t i = 0; i < model->n; i++) {
+    loss->nll += (double)nll[i];
+    loss->targets += targets[i] != IGNORED_TARGET;
+  }
+  free(memory);
+  return STATUS_OK;
+}
+
+Status model_forward_backward(Model *model, const ModelBatch *batch, const ModelListener *listener,
+                              LossSum *loss, Error *error) {
+  TRY(load_batch(model, batch, true, error));
+  TRY(run_layers(model, error));
+  loss_run(model, true);
+  TRY(add_loss(model, batch->targets, loss, error));
+  return run_backward(model, listener, error);
+}
+
+Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error) {
+  TRY(load_batch(model, batch, false, error));
+  TRY(run_layers(model, error));
+  loss_run(model, false);
+  device_read(model->device, nll, model->acts.nll, (size_t)model->n * sizeof(float));
+  return device_check(model->device, error);
+}

@@ -1,0 +1,80 @@
+/* The GPT: forward and backward of one rank's share of a batch.
+ *
+ * The rank's rows are N = sequences x local length; every operation but attention works on them alone, and
+ * attention goes round the ring. Weights and gradients are flat arrays described by the table of
+ * model/params.h.
+ */
+#ifndef RINGGPT_MODEL_MODEL_H
+#define RINGGPT_MODEL_MODEL_H
+
+#include "kernels/base/status.h"
+#include "kernels/base/tensor_table.h"
+#include "kernels/comm/comm.h"
+#include "kernels/comm/layout.h"
+#include "kernels/device.h"
+#include "model/config.h"
+#include "model/documents.h"
+
+typedef struct Model Model;
+
+typedef struct ModelOptions {
+  ModelConfig config;
+  int64_t loss_chunk; /* tokens whose logits exist at one time */
+  float *weights;     /* those of another model of the same kind, which outlives this one; NULL: own */
+  bool training;      /* room for gradients; evaluation alone needs less */
+  bool recompute; /* keep per layer only its input, the attention output and lse; compute the rest again */
+} ModelOptions;
+
+/* One rank's share of a batch. */
+typedef struct ModelBatch {
+  int64_t sequences;
+  int64_t sequence_length;    /* T, the same for all sequences; the ring cuts it by layout_zigzag */
+  const int32_t *tokens;      /* (N), host memory */
+  const int32_t *targets;     /* (N), host memory; IGNORED_TARGET weighs nothing */
+  const Documents *documents; /* NULL: no document mask */
+} ModelBatch;
+
+/* Told when all gradients of a group of parameters (TensorEntry.group) are complete, from the last group to
+ * the first, while the backward pass goes on. */
+typedef struct ModelListener {
+  Status (*group_done)(void *context, int group, Error *error);
+  void *context;
+} ModelListener;
+
+/* Makes the model of one rank, with all weights zero. device and ring stay the caller's and outlive it. */
+Status model_create(Device *device, Comm *ring, const ModelOptions *options, Model **out, Error *error);
+
+/* Releases a model; NULL is allowed. */
+void model_destroy(Model *model);
+
+/* The table of parameters; the model's. */
+const TensorTable *model_table(const Model *model);
+
+/* Float weights and gradients (table->total), device memory, the model's. Gradients are NULL without
+ * training.
+ */
+float *model_weights(Model *model);
+float *model_gradients(Model *model);
+
+/* What one rank knows of the loss: sums, to be added over all ranks and then divided once. */
+typedef struct LossSum {
+  double nll;      /* sum of the negative log likelihood of the valid targets, in double */
+  int64_t targets; /* valid targets */
+} LossSum;
+
+/* Forward and backward. Adds to the gradients those of the sum of nll, as far as they come from this rank's
+ * rows; the sum over all ranks and the division by the number of valid targets are the caller's. Adds to
+ * *loss. listener may be NULL. Collective over the ring. */
+Status model_forward_backward(Model *model, const ModelBatch *batch, const ModelListener *listener,
+                              LossSum *loss, Error *error);
+
+/* Forward alone: nll (N), host memory, 0 for ignored targets. Collective over the ring. */
+Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error);
+
+/* Seconds spent waiting for other ranks of the ring since the model was made. */
+double model_waited(const Model *model);
+
+/* Bytes of the buffers that grow with the sequence. */
+size_t model_activation_bytes(const Model *model);
+
+#endif

@@ -1,0 +1,407 @@
+/* Ring attention, forward and backward. */
+#include "model/ring_attention.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/clock.h"
+#include "kernels/base/memory.h"
+
+/* A block of device memory that only grows. */
+typedef struct Buffer {
+  void *memory;
+  size_t bytes;
+} Buffer;
+
+struct RingAttention {
+  Device *device;
+  Comm *ring;
+  AttentionDims dims;
+  double waited;
+
+  /* The batch at hand. */
+  int64_t sequences;
+  int64_t window;
+  const Documents *documents; /* NULL: no mask */
+  Layout layout;
+  int hop_count;
+  int *hops; /* (hop_count) ascending distances, the first is 0; room for the ring's size */
+
+  /* Sizes of one run, and of the messages that hold the runs of all sequences. */
+  size_t kv_run, dkv_run, state_run;
+  size_t kv_message, dkv_message;
+
+  Buffer first_key;    /* (sequences, local length) int64_t */
+  Buffer states;       /* (sequences, runs) states of query runs */
+  Buffer kv[2];        /* (sequences, runs) packed keys and values: at hand and arriving */
+  Buffer dkv_part[2];  /* (sequences, runs) gradient being computed and being sent */
+  Buffer dkv_arriving; /* (sequences, runs) gradient of the ranks before */
+};
+
+static Status buffer_reserve(Device *device, Buffer *buffer, size_t bytes, const char *what, Error *error) {
+  if (bytes <= buffer->bytes) return STATUS_OK;
+  device_free(device, buffer->memory);
+  *buffer = (Buffer){0};
+  TRY(device_alloc(device, bytes, what, &buffer->memory, error));
+  buffer->bytes = bytes;
+  return STATUS_OK;
+}
+
+Status ring_attention_create(Device *device, Comm *ring, const AttentionDims *dims, RingAttention **out,
+                             Error *error) {
+  Status status = STATUS_OK;
+  void *attention = NULL;
+  void *hops = NULL;
+  *out = NULL;
+  TRY_GOTO(memory_alloc(1, sizeof(RingAttention), "ring attention", &attention, error), failed);
+  TRY_GOTO(memory_alloc((size_t)ring->size, sizeof(int), "ring attention", &hops, error), failed);
+  *out = attention;
+  **out = (RingAttention){.device = device, .ring = ring, .dims = *dims, .hops = hops};
+  return STATUS_OK;
+failed:
+  free(attention);
+  return status;
+}
+
+void ring_attention_destroy(RingAttention *attention) {
+  if (attention == NULL) return;
+  Buffer *buffers[] = {&attention->first_key,   &attention->states,      &attention->kv[0],
+                       &attention->kv[1],       &attention->dkv_part[0], &attention->dkv_part[1],
+                       &attention->dkv_arriving};
+  for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
+    device_free(attention->device, buffers[i]->memory);
+  }
+  free(attention->hops);
+  free(attention);
+}
+
+int ring_attention_hops(const RingAttention *attention) {
+  return attention->hop_count;
+}
+
+double ring_attention_waited(const RingAttention *attention) {
+  return attention->waited;
+}
+
+/* ---------------------------------------------------------------- getting ready for a batch */
+
+/* True when rank `reader` needs a key of rank `owner` for some sequence. */
+static bool needs(const RingAttention *attention, int reader, int owner) {
+  const int64_t length = attention->layout.sequence_length;
+  const Layout queries = layout_zigzag(length, reader, attention->ring->size);
+  const Layout keys = layout_zigzag(length, owner, attention->ring->size);
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    for (int i = 0; i < queries.run_count; i++) {
+      for (int j = 0; j < keys.run_count; j++) {
+        if (documents_visible(attention->documents, b, queries.runs[i], keys.runs[j], length,
+                              attention->window)) {
+          return true;
+        }
+      }
+    }
+  }
+  return false;
+}
+
+/* A hop is kept when any rank needs it. Every rank knows all document starts and decides the same. */
+static void plan_hops(RingAttention *attention) {
+  const int size = attention->ring->size;
+  attention->hop_count = 0;
+  attention->hops[attention->hop_count++] = 0;
+  for (int hop = 1; hop < size; hop++) {
+    bool needed = false;
+    for (int owner = 0; owner < size && !needed; owner++) {
+      needed = needs(attention, (owner + hop) % size, owner);
+    }
+    if (needed) attention->hops[attention->hop_count++] = hop;
+  }
+}
+
+static Status reserve(RingAttention *attention, bool backward, Error *error) {
+  const AttentionOps *ops = &attention->device->ops.attention;
+  const AttentionDims *dims = &attention->dims;
+  const int64_t length = attention->layout.runs[0].length;
+  const size_t runs = (size_t)attention->sequences * (size_t)attention->layout.run_count;
+  const bool travels = attention->ring->size > 1;
+  Device *device = attention->device;
+  const size_t forward_run = ops->forward_bytes(dims, length);
+  const size_t backward_run = backward ? ops->backward_bytes(dims, length) : 0;
+  attention->state_run = forward_run > backward_run ? forward_run : backward_run;
+  attention->kv_run = ops->kv_bytes(dims, length);
+  attention->dkv_run = ops->dkv_bytes(dims, length);
+  attention->kv_message = runs * attention->kv_run;
+  attention->dkv_message = runs * attention->dkv_run;
+  const size_t keys = (size_t)(attention->sequences * attention->layout.local_length) * sizeof(int64_t);
+  TRY(buffer_reserve(device, &attention->first_key, keys, "attention masks", error));
+  TRY(buffer_reserve(device, &attention->states, runs * attention->state_run, "attention state", error));
+  for (int i = 0; i < (travels ? 2 : 1); i++) {
+    TRY(buffer_reserve(device, &attention->kv[i], attention->kv_message, "keys and values", error));
+    if (!backward) continue;
+    TRY(buffer_reserve(device, &attention->dkv_part[i], attention->dkv_message, "gradient of keys and values",
+                       error));
+  }
+  if (backward && travels) {
+    TRY(buffer_reserve(device, &attention->dkv_arriving, attention->dkv_message,
+                       "gradient of keys and values", error));
+  }
+  return STATUS_OK;
+}
+
+Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64_t sequence_length,
+                              const Documents *documents, int64_t window, bool backward, Error *error) {
+  attention->sequences = sequences;
+  attention->window = window;
+  attention->documents = documents;
+  attention->layout = layout_zigzag(sequence_length, attention->ring->rank, attention->ring->size);
+  TRY(reserve(attention, backward, error));
+  plan_hops(attention);
+  int64_t *first_key = attention->first_key.memory;
+  for (int64_t b = 0; b < sequences; b++) {
+    for (int i = 0; i < attention->layout.run_count; i++) {
+      const Run run = attention->layout.runs[i];
+      documents_fill_run(documents, b, run, sequence_length, window, first_key);
+      first_key += run.length;
+    }
+  }
+  return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- one run of queries or keys */
+
+/* The run `i` of sequence `b` in this rank's rows and buffers. */
+typedef struct Place {
+  int64_t row;   /* first row of the run */
+  int64_t index; /* number of the run over all sequences */
+} Place;
+
+static Place place_of(const RingAttention *attention, int64_t b, int i) {
+  const Layout *layout = &attention->layout;
+  return (Place){.row = b * layout->local_length + i * layout->runs[0].length,
+                 .index = b * layout->run_count + i};
+}
+
+static char *at(const Buffer *buffer, int64_t index, size_t bytes) {
+  return (char *)buffer->memory + (size_t)index * bytes;
+}
+
+/* Elements from one row of qkv to the next. */
+static int64_t row_stride(const RingAttention *attention) {
+  return (attention->dims.heads + 2 * attention->dims.kv_heads) * attention->dims.head_dim;
+}
+
+static const char *qkv_row(const RingAttention *attention, const elem *qkv, int64_t row, int64_t column) {
+  return (const char *)qkv +
+         (size_t)(row * row_stride(attention) + column) * attention->device->ops.elem_size;
+}
+
+static char *dqkv_row(const RingAttention *attention, elem *dqkv, int64_t row, int64_t column) {
+  return (char *)dqkv + (size_t)(row * row_stride(attention) + column) * attention->device->ops.elem_size;
+}
+
+/* Bytes from the start of a (N, H D) tensor to a row. */
+static size_t out_offset(const RingAttention *attention, int64_t row) {
+  return (size_t)(row * attention->dims.heads * attention->dims.head_dim) * attention->device->ops.elem_size;
+}
+
+static void pack_own_keys(RingAttention *attention, const elem *qkv) {
+  const AttentionDims *dims = &attention->dims;
+  const int64_t k_column = dims->heads * dims->head_dim;
+  const int64_t v_column = k_column + dims->kv_heads * dims->head_dim;
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    for (int i = 0; i < attention->layout.run_count; i++) {
+      const Place place = place_of(attention, b, i);
+      attention->device->ops.attention.pack_kv(
+          attention->device, dims, attention->layout.runs[i].length,
+          qkv_row(attention, qkv, place.row, k_column), qkv_row(attention, qkv, place.row, v_column),
+          row_stride(attention), at(&attention->kv[0], place.index, attention->kv_run));
+    }
+  }
+}
+
+/* Which block a hop computes, and into what. */
+typedef struct Block {
+  Run queries;
+  Run keys;
+  const int64_t *first_key;
+  void *state;
+  const void *kv;
+  void *dkv; /* NULL in the forward pass */
+} Block;
+
+static void compute_block(RingAttention *attention, const Block *block) {
+  const AttentionOps *ops = &attention->device->ops.attention;
+  if (block->dkv == NULL) {
+    ops->forward_block(attention->device, &attention->dims, block->queries.length, block->queries.start,
+                       block->first_key, block->state, block->keys.length, block->keys.start, block->kv);
+  } else {
+    ops->backward_block(attention->device, &attention->dims, block->queries.length, block->queries.start,
+                        block->first_key, block->state, block->keys.length, block->keys.start, block->kv,
+                        block->dkv);
+  }
+}
+
+/* Computes the own queries of one sequence against the keys of rank `owner`. */
+static void compute_sequence(RingAttention *attention, int64_t b, const Layout *owner, const Buffer *kv,
+                             const Buffer *dkv) {
+  const Layout *own = &attention->layout;
+  for (int i = 0; i < own->run_count; i++) {
+    const Place q = place_of(attention, b, i);
+    for (int j = 0; j < owner->run_count; j++) {
+      const int64_t key_index = b * owner->run_count + j;
+      if (!documents_visible(attention->documents, b, own->runs[i], owner->runs[j], own->sequence_length,
+                             attention->window)) {
+        continue;
+      }
+      const Block block = {
+          .queries = own->runs[i],
+          .keys = owner->runs[j],
+          .first_key = (const int64_t *)attention->first_key.memory + q.row,
+          .state = at(&attention->states, q.index, attention->state_run),
+          .kv = at(kv, key_index, attention->kv_run),
+          .dkv = dkv == NULL ? NULL : at(dkv, key_index, attention->dkv_run),
+      };
+      compute_block(attention, &block);
+    }
+  }
+}
+
+/* Computes the own queries of all sequences against the keys that hop number `hop` brings; dkv NULL: forward.
+ */
+static void compute_hop(RingAttention *attention, int hop, const Buffer *kv, const Buffer *dkv) {
+  const int size = attention->ring->size;
+  const int owner_rank = (attention->ring->rank - attention->hops[hop] + size) % size;
+  const Layout owner = layout_zigzag(attention->layout.sequence_length, owner_rank, size);
+  for (int64_t b = 0; b < attention->sequences; b++) compute_sequence(attention, b, &owner, kv, dkv);
+}
+
+/* ---------------------------------------------------------------- transfers */
+
+static Status wait(RingAttention *attention, CommRequest *request, Error *error) {
+  const double begin = clock_seconds();
+  const Status status = comm_wait(attention->ring, request, error);
+  attention->waited += clock_seconds() - begin;
+  return status;
+}
+
+/* Sends the keys and values at hand on to the next rank that needs them, if there is a next hop. */
+static Status send_keys(RingAttention *attention, int hop, int current, CommRequest *request, Error *error) {
+  if (hop + 1 == attention->hop_count) return STATUS_OK;
+  return comm_shift_start(attention->ring, COMM_KEYS_VALUES, attention->hops[hop + 1] - attention->hops[hop],
+                          attention->kv[current].memory, attention->kv[1 - current].memory,
+                          attention->kv_message, request, error);
+}
+
+/* Sends the gradient of the keys at hand after them; after the last hop, home. */
+static Status send_gradient(RingAttention *attention, int hop, const Buffer *part, CommRequest *request,
+                            Error *error) {
+  const int next = hop + 1 < attention->hop_count ? attention->hops[hop + 1] : attention->ring->size;
+  return comm_shift_start(attention->ring, COMM_KEY_VALUE_GRADIENTS, next - attention->hops[hop],
+                          part->memory, attention->dkv_arriving.memory, attention->dkv_message, request,
+                          error);
+}
+
+/* ---------------------------------------------------------------- forward */
+
+static void begin_forward(RingAttention *attention, const elem *qkv) {
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    for (int i = 0; i < attention->layout.run_count; i++) {
+      const Place place = place_of(attention, b, i);
+      attention->device->ops.attention.forward_begin(
+          attention->device, &attention->dims, attention->layout.runs[i].length,
+          qkv_row(attention, qkv, place.row, 0), row_stride(attention),
+          at(&attention->states, place.index, attention->state_run));
+    }
+  }
+}
+
+static void end_forward(RingAttention *attention, elem *out, float *lse) {
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    for (int i = 0; i < attention->layout.run_count; i++) {
+      const Place place = place_of(attention, b, i);
+      attention->device->ops.attention.forward_end(
+          attention->device, &attention->dims, attention->layout.runs[i].length,
+          at(&attention->states, place.index, attention->state_run),
+          (char *)out + out_offset(attention, place.row), lse + attention->dims.heads * place.row);
+    }
+  }
+}
+
+Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *out, float *lse,
+                              Error *error) {
+  int current = 0;
+  pack_own_keys(attention, qkv);
+  begin_forward(attention, qkv);
+  for (int hop = 0; hop < attention->hop_count; hop++) {
+    CommRequest keys = {0};
+    TRY(send_keys(attention, hop, current, &keys, error));
+    compute_hop(attention, hop, &attention->kv[current], NULL);
+    TRY(wait(attention, &keys, error));
+    current = 1 - current;
+  }
+  end_forward(attention, out, lse);
+  return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- backward */
+
+static void begin_backward(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
+                           const elem *dout) {
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    for (int i = 0; i < attention->layout.run_count; i++) {
+      const Place place = place_of(attention, b, i);
+      const size_t offset = out_offset(attention, place.row);
+      attention->device->ops.attention.backward_begin(
+          attention->device, &attention->dims, attention->layout.runs[i].length,
+          qkv_row(attention, qkv, place.row, 0), row_stride(attention), (const char *)out + offset,
+          (const char *)dout + offset, lse + attention->dims.heads * place.row,
+          at(&attention->states, place.index, attention->state_run));
+    }
+  }
+}
+
+static void end_backward(RingAttention *attention, const Buffer *dkv, elem *dqkv) {
+  const AttentionOps *ops = &attention->device->ops.attention;
+  const AttentionDims *dims = &attention->dims;
+  const int64_t k_column = dims->heads * dims->head_dim;
+  const int64_t v_column = k_column + dims->kv_heads * dims->head_dim;
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    for (int i = 0; i < attention->layout.run_count; i++) {
+      const Place place = place_of(attention, b, i);
+      const int64_t length = attention->layout.runs[i].length;
+      ops->backward_end(attention->device, dims, length,
+                        at(&attention->states, place.index, attention->state_run),
+                        dqkv_row(attention, dqkv, place.row, 0), row_stride(attention));
+      ops->unpack_dkv(attention->device, dims, length, at(dkv, place.index, attention->dkv_run),
+                      dqkv_row(attention, dqkv, place.row, k_column),
+                      dqkv_row(attention, dqkv, place.row, v_column), row_stride(attention));
+    }
+  }
+}
+
+Status ring_attention_backward(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
+                               const elem *dout, elem *dqkv, Error *error) {
+  Device *device = attention->device;
+  CommRequest gradient = {0};
+  int current = 0;
+  pack_own_keys(attention, qkv);
+  begin_backward(attention, qkv, out, lse, dout);
+  for (int hop = 0; hop < attention->hop_count; hop++) {
+    CommRequest keys = {0};
+    Buffer *part = &attention->dkv_part[hop % 2];
+    TRY(send_keys(attention, hop, current, &keys, error));
+    device_zero(device, part->memory, attention->dkv_message);
+    compute_hop(attention, hop, &attention->kv[current], part);
+    TRY(wait(attention, &keys, error));
+    if (hop > 0) {
+      TRY(wait(attention, &gradient, error));
+      device->ops.add_f32(device, (int64_t)(attention->dkv_message / sizeof(float)),
+                          attention->dkv_arriving.memory, part->memory);
+    }
+    if (attention->hop_count > 1) TRY(send_gradient(attention, hop, part, &gradient, error));
+    current = 1 - current;
+  }
+  TRY(wait(attention, &gradient, error));
+  end_backward(attention, attention->hop_count > 1 ? &attention->dkv_arriving : &attention->dkv_part[0],
+               dqkv);
+  return STATUS_OK;
+}

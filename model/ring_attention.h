@@ -1,0 +1,50 @@
+/* Ring attention, forward and backward (H. Liu, M. Zaharia, P. Abbeel, "Ring attention with blockwise
+ * transformers", 2023; zigzag layout of kernels/comm/layout.h).
+ *
+ * Each rank keeps its queries. Keys and values travel: at hop h a rank computes with those of rank - h, while
+ * they are already on their way to the next rank that needs them. Forward folds every block into a running
+ * state in float. Backward lets keys and values travel again; the float gradient of each block follows one
+ * hop behind, every rank adds its part, and one more transfer brings the sum home. Hops that no rank needs,
+ * because of documents or a window, are skipped by all ranks alike: both keys and gradients jump over them.
+ */
+#ifndef RINGGPT_MODEL_RING_ATTENTION_H
+#define RINGGPT_MODEL_RING_ATTENTION_H
+
+#include "kernels/base/status.h"
+#include "kernels/comm/comm.h"
+#include "kernels/comm/layout.h"
+#include "kernels/device.h"
+#include "model/documents.h"
+
+typedef struct RingAttention RingAttention;
+
+/* Makes the ring attention of one rank. device and ring stay the caller's and must outlive it. */
+Status ring_attention_create(Device *device, Comm *ring, const AttentionDims *dims, RingAttention **out,
+                             Error *error);
+
+/* Releases it; NULL is allowed. */
+void ring_attention_destroy(RingAttention *attention);
+
+/* Gets ready for a batch: `sequences` sequences of sequence_length tokens, cut by layout_zigzag; documents
+ * NULL means no document mask; window 0 no sliding window. Takes memory when the batch is larger than any
+ * before; `backward` says that gradients will be asked for. Decides which hops are needed, on every rank
+ * alike. */
+Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64_t sequence_length,
+                              const Documents *documents, int64_t window, bool backward, Error *error);
+
+/* qkv (N, (H + 2 KV) D): this rank's rows, N = sequences x local length, each with the heads of q, then k,
+ * then v. out (N, H D). lse (H x N) in an order of its own, to be handed to the backward pass. Collective. */
+Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *out, float *lse, Error *error);
+
+/* dqkv (N, (H + 2 KV) D) is overwritten by the gradient, from dout (N, H D) and what forward gave.
+ * Collective. */
+Status ring_attention_backward(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
+                               const elem *dout, elem *dqkv, Error *error);
+
+/* Hops that the batch at hand computes, the own block included. */
+int ring_attention_hops(const RingAttention *attention);
+
+/* Seconds this rank has spent waiting for keys, values and their gradients since it was made. */
+double ring_attention_waited(const RingAttention *attention);
+
+#endif

@@ -1,0 +1,71 @@
+/* Attention in blocks at work: a sequence is cut into runs, each run of queries meets every run of keys,
+ * forward and backward, as the ranks of a ring do it. */
+#ifndef RINGGPT_SUPPORT_ATTENTION_RUNS_H
+#define RINGGPT_SUPPORT_ATTENTION_RUNS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/ops.h"
+
+/* In which order the key runs come to a run of queries. */
+typedef enum KeyOrder {
+  ORDER_ASCENDING,  /* from the first key */
+  ORDER_DESCENDING, /* from the last key: unseen runs, the diagonal run, then the older ones */
+  ORDER_RING        /* the queries' own run, then the ones before it, around */
+} KeyOrder;
+
+/* A sequence, how it is cut into runs, and what each token may see. Zero means the plain case. */
+typedef struct AttentionCase {
+  const char *name;
+  int64_t length;
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t run; /* length of the runs (the last may be shorter); 0: one run */
+  KeyOrder order;
+  int64_t window;      /* a token sees at most this many keys */
+  int64_t document;    /* documents of about this many tokens */
+  int64_t blind_start; /* tokens [blind_start, blind_end) see nothing */
+  int64_t blind_end;
+  int64_t origin;  /* global position of the first token */
+  int64_t holes;   /* elements between rows of q, k, v and their gradients */
+  double q_factor; /* scores grow with it; 0 stands for 1 */
+} AttentionCase;
+
+/* The inputs of a case; rows of q, k and v are `holes` elements longer than their heads. */
+typedef struct AttentionInputs {
+  AttentionDims dims;
+  int64_t q_stride;
+  int64_t k_stride;
+  int64_t *first_key; /* (T), counted from the first token */
+  float *q;           /* (T, H, D) of row stride q_stride */
+  float *k;           /* (T, KV, D) of row stride k_stride */
+  float *v;           /* as k */
+  float *dout;        /* (T, H, D) */
+} AttentionInputs;
+
+/* What an implementation gives; gradients without holes. */
+typedef struct AttentionOutputs {
+  float *out; /* (T, H, D) */
+  float *lse; /* (H, T) */
+  float *dq;  /* (T, H, D) */
+  float *dk;  /* (T, KV, D) */
+  float *dv;  /* (T, KV, D) */
+} AttentionOutputs;
+
+/* Zeroed memory of `bytes`, aligned to MEMORY_ALIGNMENT; the caller frees it. Ends the process without it. */
+void *attention_memory(size_t bytes);
+
+/* Random inputs of unit variance and the first keys of a case. Release with attention_inputs_free. */
+AttentionInputs attention_inputs(const AttentionCase *c);
+void attention_inputs_free(AttentionInputs *in);
+
+/* Runs forward and backward with `threads` threads. State and packed keys start as NaN, so that reading what
+ * was never written shows. Ends the process when something between the rows of a gradient was overwritten.
+ * Release with attention_outputs_free. */
+AttentionOutputs attention_attend(const AttentionOps *ops, int threads, const AttentionCase *c,
+                                  const AttentionInputs *in);
+void attention_outputs_free(AttentionOutputs *o);
+
+#endif

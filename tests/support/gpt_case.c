@@ -1,0 +1,319 @@
+/* A small model and a batch for tests of the whole model. */
+#include "tests/support/gpt_case.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/memory.h"
+#include "kernels/comm/layout.h"
+#include "kernels/ops.h"
+#include "model/model.h"
+#include "model/params.h"
+#include "tests/reference/gpt64.h"
+#include "tests/support/compare.h"
+#include "tests/support/ranks.h"
+
+enum { WEIGHT_SEED = 7, TOKEN_SEED = 11, END_OF_DOCUMENT = 3 };
+
+ModelConfig gpt2_config(int64_t layers, int64_t heads, int64_t head_dim) {
+  return (ModelConfig){.vocab_size = 61,
+                       .hidden_size = heads * head_dim,
+                       .num_hidden_layers = layers,
+                       .num_attention_heads = heads,
+                       .num_key_value_heads = heads,
+                       .intermediate_size = 4 * heads * head_dim,
+                       .max_position_embeddings = 400,
+                       .norm_eps = 1e-5,
+                       .initializer_range = 0.05,
+                       .position = POSITION_LEARNED,
+                       .norm = NORM_LAYERNORM,
+                       .activation = ACTIVATION_GELU,
+                       .bias = true,
+                       .tie_word_embeddings = true};
+}
+
+ModelConfig llama_config(int64_t layers, int64_t heads, int64_t kv_heads, int64_t head_dim, bool tied) {
+  return (ModelConfig){.vocab_size = 61,
+                       .hidden_size = heads * head_dim,
+                       .num_hidden_layers = layers,
+                       .num_attention_heads = heads,
+                       .num_key_value_heads = kv_heads,
+                       .intermediate_size = 2 * heads * head_dim + 8,
+                       .max_position_embeddings = 400,
+                       .rope_theta = 10000.0,
+                       .norm_eps = 1e-6,
+                       .initializer_range = 0.05,
+                       .position = POSITION_ROPE,
+                       .norm = NORM_RMSNORM,
+                       .activation = ACTIVATION_SWIGLU,
+                       .tie_word_embeddings = tied};
+}
+
+void gpt_result_free(GptResult *result) {
+  free(result->gradient);
+  free(result->nll);
+  params_free(&result->table, NULL);
+}
+
+/* ---------------------------------------------------------------- the same weights and tokens for both */
+
+static void draw_weights(const TensorTable *table, float *weights) {
+  Random random = {WEIGHT_SEED};
+  params_init(table, WEIGHT_SEED, weights);
+  for (int64_t t = 0; t < table->size; t++) {
+    const TensorEntry *entry = &table->entries[t];
+    if (entry->init_std > 0.0) continue;
+    for (int64_t i = 0; i < entry->count; i++) {
+      weights[entry->offset + i] += (float)(0.1 * random_normal(&random));
+    }
+  }
+}
+
+/* tokens and targets (sequences, T): the target of a position is the next token. */
+static void draw_tokens(const GptCase *test, int32_t *tokens, int32_t *targets) {
+  Random random = {TOKEN_SEED};
+  for (int64_t b = 0; b < test->sequences; b++) {
+    int32_t next = (int32_t)random_below(&random, test->config.vocab_size);
+    for (int64_t p = 0; p < test->sequence_length; p++) {
+      const int64_t i = b * test->sequence_length + p;
+      tokens[i] = next;
+      next = (int32_t)random_below(&random, test->config.vocab_size);
+      if (random_below(&random, 17) == 0) next = END_OF_DOCUMENT;
+      targets[i] = test->ignore_every > 0 && i % test->ignore_every == 0 ? IGNORED_TARGET : next;
+    }
+  }
+}
+
+/* ---------------------------------------------------------------- our model */
+
+typedef struct Shared {
+  const GptCase *test;
+  int data;
+  const int32_t *tokens;  /* (sequences, T) */
+  const int32_t *targets; /* (sequences, T) */
+  double *nll;            /* (sequences, T), each position written by the rank that has it */
+  double *gradient;       /* (total) sums, written by world rank 0 */
+  LossSum loss;           /* of all ranks, written by world rank 0 */
+} Shared;
+
+/* This rank's cut of the batch. */
+typedef struct Cut {
+  int64_t sequences;
+  int64_t first; /* number of the first sequence */
+  Layout layout;
+  int32_t *tokens;
+  int32_t *targets;
+  int64_t *starts;
+  int64_t *offsets;
+} Cut;
+
+static void free_cut(Cut *cut) {
+  free(cut->tokens);
+  free(cut->targets);
+  free(cut->starts);
+  free(cut->offsets);
+}
+
+static Status allocate_cut(const TestRank *rank, const Shared *shared, Cut *cut, Error *error) {
+  const GptCase *test = shared->test;
+  void *memory[4] = {NULL};
+  cut->sequences = test->sequences / shared->data;
+  cut->first = rank->data_rank * cut->sequences;
+  cut->layout = layout_zigzag(test->sequence_length, rank->ring->rank, rank->ring->size);
+  const size_t rows = (size_t)(cut->sequences * cut->layout.local_length);
+  TRY(memory_alloc(rows, sizeof(int32_t), "tokens", &memory[0], error));
+  cut->tokens = memory[0];
+  TRY(memory_alloc(rows, sizeof(int32_t), "targets", &memory[1], error));
+  cut->targets = memory[1];
+  TRY(memory_alloc(rows, sizeof(int64_t), "starts", &memory[2], error));
+  cut->starts = memory[2];
+  TRY(memory_alloc((size_t)cut->sequences + 1, sizeof(int64_t), "offsets", &memory[3], error));
+  cut->offsets = memory[3];
+  return STATUS_OK;
+}
+
+/* Global index of row `row` of a cut, or -1 in the padding. */
+static int64_t global_index(const GptCase *test, const Cut *cut, int64_t row) {
+  const int64_t local = row % cut->layout.local_length;
+  const int64_t length = cut->layout.runs[0].length;
+  const int run = (int)(local / length);
+  const int64_t position = cut->layout.runs[run].start + local % length;
+  const int64_t sequence = cut->first + row / cut->layout.local_length;
+  return position < test->sequence_length ? sequence * test->sequence_length + position : -1;
+}
+
+static void fill_cut(const GptCase *test, const Shared *shared, Cut *cut) {
+  int64_t starts = 0;
+  for (int64_t row = 0; row < cut->sequences * cut->layout.local_length; row++) {
+    const int64_t i = global_index(test, cut, row);
+    if (row % cut->layout.local_length == 0) cut->offsets[row / cut->layout.local_length] = starts;
+    cut->tokens[row] = i < 0 ? 0 : shared->tokens[i];
+    cut->targets[row] = i < 0 ? IGNORED_TARGET : shared->targets[i];
+    if (i < 0 || i % test->sequence_length == 0) continue;
+    if (shared->tokens[i - 1] == END_OF_DOCUMENT) cut->starts[starts++] = i % test->sequence_length;
+  }
+  cut->offsets[cut->sequences] = starts;
+}
+
+static Status collect(TestRank *rank, Model *model, Shared *shared, LossSum loss, Error *error) {
+  const int64_t total = model_table(model)->total;
+  double sums[2] = {loss.nll, (double)loss.targets};
+  TRY(comm_all_reduce(rank->world, COMM_F32, COMM_SUM, model_gradients(model), total, error));
+  TRY(comm_all_reduce(rank->world, COMM_F64, COMM_SUM, sums, 2, error));
+  if (rank->world->rank != 0) return STATUS_OK;
+  shared->loss = (LossSum){.nll = sums[0], .targets = (int64_t)sums[1]};
+  for (int64_t i = 0; i < total; i++) shared->gradient[i] = (double)model_gradients(model)[i] / sums[1];
+  return STATUS_OK;
+}
+
+static Status evaluate(Model *model, const GptCase *test, const ModelBatch *batch, const Cut *cut,
+                       Shared *shared, Error *error) {
+  void *memory = NULL;
+  const int64_t rows = cut->sequences * cut->layout.local_length;
+  TRY(memory_alloc((size_t)rows, sizeof(float), "nll", &memory, error));
+  const float *nll = memory;
+  const Status status = model_evaluate(model, batch, memory, error);
+  for (int64_t row = 0; row < rows && status == STATUS_OK; row++) {
+    const int64_t i = global_index(test, cut, row);
+    if (i >= 0) shared->nll[i] = (double)nll[row];
+  }
+  free(memory);
+  return status;
+}
+
+static Status run_rank(TestRank *rank, void *context, Error *error) {
+  Shared *shared = context;
+  const GptCase *test = shared->test;
+  ModelOptions options = {
+      .config = test->config, .loss_chunk = test->loss_chunk, .training = true, .recompute = test->recompute};
+  Model *model = NULL;
+  Model *evaluator = NULL;
+  Cut cut = {0};
+  Documents documents = {0};
+  LossSum loss = {0};
+  Status status = STATUS_OK;
+  TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
+  draw_weights(model_table(model), model_weights(model));
+  options.training = false;
+  options.recompute = false;
+  options.weights = model_weights(model);
+  TRY_GOTO(model_create(rank->device, rank->ring, &options, &evaluator, error), done);
+  TRY_GOTO(allocate_cut(rank, shared, &cut, error), done);
+  fill_cut(test, shared, &cut);
+  ModelBatch batch = {.sequences = cut.sequences,
+                      .sequence_length = test->sequence_length,
+                      .tokens = cut.tokens,
+                      .targets = cut.targets};
+  if (test->document_mask) {
+    TRY_GOTO(documents_gather(rank->ring, cut.sequences, cut.starts, cut.offsets, &documents, error), done);
+    batch.documents = &documents;
+  }
+  TRY_GOTO(model_forward_backward(model, &batch, NULL, &loss, error), done);
+  TRY_GOTO(collect(rank, model, shared, loss, error), done);
+  status = evaluate(evaluator, test, &batch, &cut, shared, error);
+done:
+  if (status != STATUS_OK) comm_abort(rank->world, error);
+  documents_free(&documents);
+  free_cut(&cut);
+  model_destroy(evaluator);
+  model_destroy(model);
+  return status;
+}
+
+/* ---------------------------------------------------------------- both */
+
+static Status allocate_result(const GptCase *test, GptResult *result, int32_t **tokens, int32_t **targets,
+                              Error *error) {
+  const size_t positions = (size_t)(test->sequences * test->sequence_length);
+  void *memory[4] = {NULL};
+  *result = (GptResult){0};
+  TRY(params_build(&test->config, &result->table, NULL, error));
+  TRY(memory_alloc((size_t)result->table.total, sizeof(double), "gradient", &memory[0], error));
+  TRY(memory_alloc(positions, sizeof(double), "nll", &memory[1], error));
+  TRY(memory_alloc(positions, sizeof(int32_t), "tokens", &memory[2], error));
+  TRY(memory_alloc(positions, sizeof(int32_t), "targets", &memory[3], error));
+  result->gradient = memory[0];
+  result->nll = memory[1];
+  *tokens = memory[2];
+  *targets = memory[3];
+  draw_tokens(test, *tokens, *targets);
+  return STATUS_OK;
+}
+
+Status gpt_case_run(const GptCase *test, int ring, int data, GptResult *result, Error *error) {
+  int32_t *tokens = NULL;
+  int32_t *targets = NULL;
+  TRY(allocate_result(test, result, &tokens, &targets, error));
+  Shared shared = {.test = test,
+                   .data = data,
+                   .tokens = tokens,
+                   .targets = targets,
+                   .nll = result->nll,
+                   .gradient = result->gradient};
+  const Status status = run_ranks(ring, data, test->threads, run_rank, &shared, error);
+  result->loss = shared.loss.nll / (double)shared.loss.targets;
+  free(targets);
+  free(tokens);
+  return status;
+}
+
+static Gpt64 *reference_model(const GptCase *test, const TensorTable *table, Error *error) {
+  const ModelConfig *c = &test->config;
+  const Gpt64Config config = {.vocab = c->vocab_size,
+                              .hidden = c->hidden_size,
+                              .layers = c->num_hidden_layers,
+                              .heads = c->num_attention_heads,
+                              .kv_heads = c->num_key_value_heads,
+                              .intermediate = c->intermediate_size,
+                              .max_positions = c->max_position_embeddings,
+                              .rope_theta = c->rope_theta,
+                              .norm_eps = c->norm_eps,
+                              .gpt2 = c->position == POSITION_LEARNED,
+                              .tied = c->tie_word_embeddings,
+                              .window = c->sliding_window};
+  Gpt64 *model = gpt64_create(&config);
+  void *weights = NULL;
+  if (model == NULL) return NULL;
+  if (memory_alloc((size_t)table->total, sizeof(float), "weights", &weights, error) != STATUS_OK) return NULL;
+  draw_weights(table, weights);
+  for (int64_t t = 0; t < table->size; t++) {
+    const TensorEntry *entry = &table->entries[t];
+    gpt64_set_value(gpt64_find(model, entry->name), (const float *)weights + entry->offset,
+                    entry->transposed);
+  }
+  free(weights);
+  return model;
+}
+
+static void reference_losses(const GptCase *test, Gpt64 *model, const int32_t *tokens, const int32_t *targets,
+                             int64_t *first_key, GptResult *result) {
+  double valid = 0.0;
+  const int64_t length = test->sequence_length;
+  for (int64_t i = 0; i < test->sequences * length; i++) valid += targets[i] != IGNORED_TARGET;
+  for (int64_t b = 0; b < test->sequences; b++) {
+    const int64_t at = b * length;
+    gpt64_document_starts(length, tokens + at, END_OF_DOCUMENT, first_key);
+    result->loss += gpt64_loss(model, tokens + at, targets + at, test->document_mask ? first_key : NULL,
+                               length, valid, result->nll + at, true);
+  }
+}
+
+Status gpt_case_reference(const GptCase *test, GptResult *result, Error *error) {
+  int32_t *tokens = NULL;
+  int32_t *targets = NULL;
+  void *first_key = NULL;
+  TRY(allocate_result(test, result, &tokens, &targets, error));
+  TRY(memory_alloc((size_t)test->sequence_length, sizeof(int64_t), "first keys", &first_key, error));
+  Gpt64 *model = reference_model(test, &result->table, error);
+  if (model == NULL) return fail(error, STATUS_SYSTEM, "no reference model");
+  reference_losses(test, model, tokens, targets, first_key, result);
+  for (int64_t t = 0; t < result->table.size; t++) {
+    const TensorEntry *entry = &result->table.entries[t];
+    gpt64_get_gradient(gpt64_find(model, entry->name), result->gradient + entry->offset, entry->transposed);
+  }
+  gpt64_free(model);
+  free(first_key);
+  free(targets);
+  free(tokens);
+  return STATUS_OK;
+}

@@ -1,0 +1,32 @@
+/* From the loader's batches to the model's. */
+#include "train/batches.h"
+
+#include "data/dataset.h"
+
+Status batches_end_of_document(const Config *config, const char *pattern, int32_t *token, Error *error) {
+  *token = (int32_t)config->data.end_of_document;
+  if (*token < 0) {
+    Description description;
+    bool found = false;
+    TRY(dataset_describe(pattern, &description, &found, error));
+    if (found) *token = description.end_of_document;
+  }
+  if (*token < 0 && config->data.document_mask) {
+    return fail(error, STATUS_CONFIG,
+                "data.document_mask needs the token that ends a document: set data.end_of_document");
+  }
+  return STATUS_OK;
+}
+
+Status batches_to_model(const Config *config, Comm *ring, const Batch *batch, Documents *documents,
+                        ModelBatch *out, Error *error) {
+  *out = (ModelBatch){.sequences = batch->sequences,
+                      .sequence_length = batch->layout.sequence_length,
+                      .tokens = batch->tokens,
+                      .targets = batch->targets};
+  if (!config->data.document_mask) return STATUS_OK;
+  TRY(documents_gather(ring, batch->sequences, batch->document_starts, batch->document_offsets, documents,
+                       error));
+  out->documents = documents;
+  return STATUS_OK;
+}

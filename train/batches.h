@@ -1,0 +1,20 @@
+/* From the loader's batches to the model's: document starts are gathered over the ring. */
+#ifndef RINGGPT_TRAIN_BATCHES_H
+#define RINGGPT_TRAIN_BATCHES_H
+
+#include "data/loader.h"
+#include "kernels/base/status.h"
+#include "kernels/comm/comm.h"
+#include "model/model.h"
+#include "train/config.h"
+
+/* The token that ends a document in the shards of `pattern`: data.end_of_document, or what the description
+ * beside the shards says; -1: none is known. STATUS_CONFIG when a document mask is asked for without one. */
+Status batches_end_of_document(const Config *config, const char *pattern, int32_t *token, Error *error);
+
+/* Describes `batch` to the model. With a document mask, *documents (released by documents_free) holds the
+ * starts of all ranks and belongs to *out; without, it stays as it is. Collective over the ring. */
+Status batches_to_model(const Config *config, Comm *ring, const Batch *batch, Documents *documents,
+                        ModelBatch *out, Error *error);
+
+#endif

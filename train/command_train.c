@@ -1,0 +1,17 @@
+/* ringgpt train: trains a model on the configured grid, and goes on where an earlier run stopped. */
+#include "train/commands.h"
+#include "train/config.h"
+#include "train/grid.h"
+#include "train/stop.h"
+#include "train/trainer.h"
+
+Status command_train(const CommandLine *line, Error *error) {
+  Config config;
+  StopWatch *stop = NULL;
+  TRY(config_load(line->arguments[0], line->arguments + 1, line->count - 1, &config, error));
+  TRY(stop_watch_start(&stop, error));
+  TrainerStart start = {.config = &config, .stop = stop};
+  const Status status = grid_run(&config, trainer_run, &start, error);
+  stop_watch_end(stop);
+  return status;
+}

@@ -1,0 +1,128 @@
+/* Saving a run to a checkpoint and restoring it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoints/checkpoint.h"
+#include "model/params.h"
+#include "train/hf_model.h"
+#include "train/trainer.h"
+
+/* Warnings of the checkpoints go to the log, or to the terminal before there is one. */
+static void warn(void *context, const char *text) {
+  const Trainer *trainer = context;
+  if (trainer->log != NULL) {
+    run_log_message(trainer->log, "warning: %s", text);
+  } else {
+    (void)fprintf(stderr, "ringgpt: warning: %s\n", text);
+  }
+}
+
+static void checkpoint_directory(const Config *config, char *path, size_t bytes) {
+  (void)snprintf(path, bytes, "%s/checkpoints", config->run.dir);
+}
+
+/* ---------------------------------------------------------------- saving */
+
+static Status save(Trainer *trainer, const char *model_config, const char *run_config, Error *error) {
+  const Config *config = trainer->config;
+  const Progress *progress = &trainer->progress;
+  const TensorTable *table = model_table(trainer->model);
+  Comm *world = trainer->rank->world;
+  CheckpointManifest manifest = {.step = progress->step,
+                                 .samples = progress->samples,
+                                 .skipped_steps = progress->skipped,
+                                 .skipped_in_a_row = progress->skipped_in_a_row,
+                                 .ring = config->parallelism.ring,
+                                 .data = config->parallelism.data,
+                                 .threads = trainer->rank->device->threads};
+  (void)snprintf(manifest.transport, sizeof manifest.transport, "%s", world->table->name);
+  CheckpointState state = {.table = table,
+                           .weights = model_weights(trainer->model),
+                           .model_config = model_config,
+                           .run_config = run_config};
+  checkpoint_range(table->total, world->rank, world->size, &state.moments_begin, &state.moments_end);
+  state.m = trainer->optimizer.m + state.moments_begin;
+  state.v = trainer->optimizer.v + state.moments_begin;
+  char directory[CONFIG_TEXT_BYTES + 32];
+  checkpoint_directory(config, directory, sizeof directory);
+  const CheckpointLog log = {.warn = warn, .context = trainer};
+  return checkpoint_save(directory, config->checkpoint.keep, &manifest, &state, &log, world, error);
+}
+
+Status trainer_save(Trainer *trainer, Error *error) {
+  Status status = STATUS_OK;
+  char *model_config = NULL;
+  char *run_config = NULL;
+  TRY_GOTO(hf_model_text(&trainer->config->model, trainer->end_of_document, &model_config, error), done);
+  TRY_GOTO(config_dump(trainer->config, &run_config, error), done);
+  TRY_GOTO(save(trainer, model_config, run_config, error), done);
+  run_log_message(trainer->log, "saved checkpoint step_%08lld", (long long)trainer->progress.step);
+done:
+  free(run_config);
+  free(model_config);
+  return status;
+}
+
+/* ---------------------------------------------------------------- restoring */
+
+/* The checkpoint to go on from; an empty path: none. */
+static Status choose(Trainer *trainer, Checkpoint *found, Error *error) {
+  const Config *config = trainer->config;
+  Comm *world = trainer->rank->world;
+  *found = (Checkpoint){0};
+  if (strcmp(config->checkpoint.resume, "never") == 0) return STATUS_OK;
+  if (strcmp(config->checkpoint.resume, "auto") != 0) {
+    return checkpoint_open(config->checkpoint.resume, world, found, error);
+  }
+  char directory[CONFIG_TEXT_BYTES + 32];
+  checkpoint_directory(config, directory, sizeof directory);
+  const CheckpointLog log = {.warn = warn, .context = trainer};
+  return checkpoint_find(directory, &log, world, found, error);
+}
+
+static Status load(Trainer *trainer, const Checkpoint *checkpoint, Error *error) {
+  const TensorTable *table = model_table(trainer->model);
+  const CheckpointTarget target = {.table = table,
+                                   .weights = model_weights(trainer->model),
+                                   .moments_begin = 0,
+                                   .moments_end = table->total,
+                                   .m = trainer->optimizer.m,
+                                   .v = trainer->optimizer.v};
+  TRY(checkpoint_load(checkpoint, &target, trainer->rank->world, error));
+  trainer->progress = (Progress){.step = checkpoint->manifest.step,
+                                 .samples = checkpoint->manifest.samples,
+                                 .skipped = checkpoint->manifest.skipped_steps,
+                                 .skipped_in_a_row = checkpoint->manifest.skipped_in_a_row};
+  return STATUS_OK;
+}
+
+/* Says what a resumed run may expect: the same bits only on the same grid and threads. */
+static void report(const Trainer *trainer, const Checkpoint *checkpoint) {
+  const CheckpointManifest *manifest = &checkpoint->manifest;
+  const ParallelismConfig *now = &trainer->config->parallelism;
+  const bool same = manifest->ring == now->ring && manifest->data == now->data &&
+                    manifest->threads == trainer->rank->device->threads;
+  run_log_message(trainer->log, "resumed from %s: step %lld, sample %lld", checkpoint->path,
+                  (long long)manifest->step, (long long)manifest->samples);
+  if (same) return;
+  run_log_message(trainer->log,
+                  "the checkpoint is from another grid (ring %lld, data %lld, %lld threads a rank): the run "
+                  "goes on at the exact next sample, but not bit for bit",
+                  (long long)manifest->ring, (long long)manifest->data, (long long)manifest->threads);
+}
+
+Status trainer_restore(Trainer *trainer, Error *error) {
+  Checkpoint checkpoint;
+  TRY(choose(trainer, &checkpoint, error));
+  if (checkpoint.path[0] != '\0') {
+    TRY(load(trainer, &checkpoint, error));
+  } else {
+    params_init(model_table(trainer->model), (uint64_t)trainer->config->run.seed,
+                model_weights(trainer->model));
+  }
+  if (trainer->rank->world->rank != 0) return STATUS_OK;
+  TRY(run_log_open(trainer->config, trainer->progress.step, stdout, &trainer->log, error));
+  if (checkpoint.path[0] != '\0') report(trainer, &checkpoint);
+  return STATUS_OK;
+}

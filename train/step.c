@@ -1,0 +1,142 @@
+/* One training step: batches, gradients, their sum over all ranks, clipping, update, record. */
+#include <math.h>
+
+#include "kernels/base/clock.h"
+#include "train/batches.h"
+#include "train/trainer.h"
+
+/* What a step adds up over all ranks. */
+typedef struct StepSums {
+  double nll;
+  double targets;
+  double stops; /* ranks that saw a signal */
+} StepSums;
+
+static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *error) {
+  const Config *config = trainer->config;
+  const LoaderOptions options = {
+      .pattern = config->data.train,
+      .vocab_size = config->model.vocab_size,
+      .end_of_document = trainer->end_of_document,
+      .sequence_length = stage->sequence_length,
+      .micro_batch = stage->micro_batch_size,
+      .ring_rank = trainer->rank->ring->rank,
+      .ring_size = trainer->rank->ring->size,
+      .data_rank = trainer->rank->data_rank,
+      .data_size = trainer->rank->data_size,
+      .first_sample = trainer->progress.samples,
+      .shuffle = config->data.shuffle,
+      .seed = (uint64_t)config->run.seed,
+      .read_ahead = (int)config->data.read_ahead,
+  };
+  loader_close(trainer->loader);
+  trainer->loader = NULL;
+  TRY(loader_open(&options, &trainer->loader, error));
+  trainer->stage = *stage;
+  return STATUS_OK;
+}
+
+/* The loader is opened anew where a stage of the schedule begins. */
+static Status enter_stage(Trainer *trainer, Error *error) {
+  const SequenceStage stage = schedule_stage(trainer->config, trainer->progress.step);
+  if (trainer->loader != NULL && stage.index == trainer->stage.index) return STATUS_OK;
+  return open_loader(trainer, &stage, error);
+}
+
+static Status run_micro_batch(Trainer *trainer, bool last, LossSum *loss, Error *error) {
+  const ModelListener listener = reduction_listener(&trainer->reduction);
+  const Batch *batch = NULL;
+  TRY(loader_next(trainer->loader, &batch, error));
+  ModelBatch model_batch;
+  Documents documents = {0};
+  TRY(batches_to_model(trainer->config, trainer->rank->ring, batch, &documents, &model_batch, error));
+  const Status status =
+      model_forward_backward(trainer->model, &model_batch, last ? &listener : NULL, loss, error);
+  documents_free(&documents);
+  return status;
+}
+
+/* Gradients of the whole step, summed over all ranks, and the sums of the loss. */
+static Status accumulate(Trainer *trainer, StepSums *sums, Error *error) {
+  const SequenceStage *stage = &trainer->stage;
+  const int64_t micro_batches =
+      stage->global_batch_size / (stage->micro_batch_size * trainer->rank->data_size);
+  const size_t bytes = (size_t)model_table(trainer->model)->total * sizeof(float);
+  LossSum loss = {0};
+  device_zero(trainer->rank->device, model_gradients(trainer->model), bytes);
+  for (int64_t i = 0; i < micro_batches; i++) {
+    TRY(run_micro_batch(trainer, i + 1 == micro_batches, &loss, error));
+  }
+  TRY(reduction_finish(&trainer->reduction, error));
+  double values[3] = {loss.nll, (double)loss.targets, stop_requested(trainer->stop) ? 1.0 : 0.0};
+  TRY(comm_all_reduce(trainer->rank->world, COMM_F64, COMM_SUM, values, 3, error));
+  *sums = (StepSums){.nll = values[0], .targets = values[1], .stops = values[2]};
+  return STATUS_OK;
+}
+
+/* Updates the weights unless the loss or the gradient is not finite. All ranks see the same reduced numbers,
+ * so they decide alike. Returns whether the update was made. */
+static bool update(Trainer *trainer, double loss, double scale, double grad_norm) {
+  Progress *progress = &trainer->progress;
+  if (!isfinite(loss) || !isfinite(grad_norm)) {
+    progress->skipped += 1;
+    progress->skipped_in_a_row += 1;
+    return false;
+  }
+  progress->skipped_in_a_row = 0;
+  optimizer_step(&trainer->optimizer, model_gradients(trainer->model), scale, grad_norm,
+                 schedule_learning_rate(trainer->config, progress->step),
+                 progress->step - progress->skipped + 1, model_weights(trainer->model));
+  return true;
+}
+
+/* Seconds this rank has waited for others so far. */
+static double waited(const Trainer *trainer) {
+  return model_waited(trainer->model) + trainer->reduction.waited;
+}
+
+/* A log that cannot be written is no reason to lose the run. */
+static void record(Trainer *trainer, const StepRecord *step) {
+  Error error = {0};
+  if (run_log_step(trainer->log, step, &error) != STATUS_OK) {
+    run_log_message(trainer->log, "warning: step %lld is not recorded: %s", (long long)step->step,
+                    error.text);
+  }
+}
+
+Status trainer_step(Trainer *trainer, Error *error) {
+  Progress *progress = &trainer->progress;
+  const double begin = clock_seconds();
+  const double waited_before = waited(trainer);
+  StepSums sums;
+  TRY(enter_stage(trainer, error));
+  TRY(accumulate(trainer, &sums, error));
+  const double scale = 1.0 / sums.targets;
+  const double grad_norm = optimizer_grad_norm(&trainer->optimizer, model_gradients(trainer->model), scale);
+  const double learning_rate = schedule_learning_rate(trainer->config, progress->step);
+  const bool skipped = !update(trainer, sums.nll * scale, scale, grad_norm);
+  TRY(device_check(trainer->rank->device, error));
+  progress->step += 1;
+  progress->samples += trainer->stage.global_batch_size;
+  trainer->stopping = sums.stops > 0.0;
+  const double seconds = clock_seconds() - begin;
+  const double tokens = (double)schedule_step_tokens(trainer->config);
+  const StepRecord step = {
+      .step = progress->step,
+      .loss = sums.nll * scale,
+      .learning_rate = learning_rate,
+      .grad_norm = grad_norm,
+      .tokens = progress->step * schedule_step_tokens(trainer->config),
+      .sequence_length = trainer->stage.sequence_length,
+      .tokens_per_second = tokens / seconds,
+      .step_ms = 1e3 * seconds,
+      .exposed_comm_ms = 1e3 * (waited(trainer) - waited_before),
+      .skipped = skipped,
+  };
+  record(trainer, &step);
+  if (progress->skipped_in_a_row < TRAINER_MOST_SKIPS) return STATUS_OK;
+  return fail(error, STATUS_CONFIG,
+              "the loss or its gradient was not finite in %d steps in a row, up to step %lld: lower "
+              "optimizer.learning_rate or set optimizer.clip_grad, and resume from the last checkpoint",
+              TRAINER_MOST_SKIPS, (long long)progress->step);
+}

@@ -1,0 +1,67 @@
+/* Stopping a run by a signal. A thread waits for the signals instead of a handler: no code runs in the middle
+ * of other code, and the program needs no global flag. */
+#include "train/stop.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "kernels/base/memory.h"
+
+struct StopWatch {
+  pthread_t thread;
+  sigset_t signals;  /* those watched, and SIGUSR2, which ends the watch */
+  sigset_t previous; /* the mask before */
+  atomic_bool requested;
+};
+
+static void *watch_signals(void *context) {
+  StopWatch *watch = context;
+  for (;;) {
+    int signal_number = 0;
+    if (sigwait(&watch->signals, &signal_number) != 0 || signal_number == SIGUSR2) return NULL;
+    if (atomic_exchange(&watch->requested, true)) {
+      /* The second time the person means it: die of this signal, as without a watch. */
+      sigset_t one;
+      sigemptyset(&one);
+      sigaddset(&one, signal_number);
+      (void)signal(signal_number, SIG_DFL);
+      (void)raise(signal_number);
+      (void)pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    }
+  }
+}
+
+Status stop_watch_start(StopWatch **out, Error *error) {
+  void *memory = NULL;
+  *out = NULL;
+  TRY(memory_alloc(1, sizeof(StopWatch), "signal watch", &memory, error));
+  StopWatch *watch = memory;
+  atomic_init(&watch->requested, false);
+  sigemptyset(&watch->signals);
+  sigaddset(&watch->signals, SIGTERM);
+  sigaddset(&watch->signals, SIGINT);
+  sigaddset(&watch->signals, SIGUSR2);
+  (void)pthread_sigmask(SIG_BLOCK, &watch->signals, &watch->previous);
+  const int code = pthread_create(&watch->thread, NULL, watch_signals, watch);
+  if (code != 0) {
+    (void)pthread_sigmask(SIG_SETMASK, &watch->previous, NULL);
+    free(watch);
+    return fail_errno(error, STATUS_SYSTEM, code, "cannot start the thread that waits for signals");
+  }
+  *out = watch;
+  return STATUS_OK;
+}
+
+bool stop_requested(StopWatch *watch) {
+  return atomic_load(&watch->requested);
+}
+
+void stop_watch_end(StopWatch *watch) {
+  if (watch == NULL) return;
+  (void)pthread_kill(watch->thread, SIGUSR2);
+  (void)pthread_join(watch->thread, NULL);
+  (void)pthread_sigmask(SIG_SETMASK, &watch->previous, NULL);
+  free(watch);
+}

@@ -1,0 +1,22 @@
+/* Stopping a run by a signal: SIGTERM and SIGINT ask for a stop at the end of the step; a second one ends the
+ * program at once. */
+#ifndef RINGGPT_TRAIN_STOP_H
+#define RINGGPT_TRAIN_STOP_H
+
+#include <stdbool.h>
+
+#include "kernels/base/status.h"
+
+typedef struct StopWatch StopWatch;
+
+/* Starts watching: the signals are blocked in the calling thread and those it makes from now on, and one
+ * thread waits for them. Call it before any other thread is made. Fails with STATUS_SYSTEM. */
+Status stop_watch_start(StopWatch **out, Error *error);
+
+/* True once a signal came. Any thread may ask. */
+bool stop_requested(StopWatch *watch);
+
+/* Ends the watch and lets the signals through again; NULL is allowed. */
+void stop_watch_end(StopWatch *watch);
+
+#endif
