@@ -86,26 +86,112 @@ $(OUT)/%.o: %.c
 help: ## lists what can be made
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
+# ---------------------------------------------------------------- packages
+
+BUILD_PACKAGES := pkg-config libyaml-dev libjansson-dev libpcre2-dev zlib1g-dev libdnnl-dev
+CHECK_PACKAGES := libcmocka-dev
+LINT_PACKAGES  := clang-format clang-tidy libomp-dev cppcheck
+
+# Installs what is missing of the packages $(1), as root or by sudo; otherwise names them and stops.
+define install
+@missing=; for package in $(1); do \
+  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+done; \
+if [ -z "$$missing" ]; then exit 0; fi; \
+if [ "$$(id -u)" = 0 ]; then as=; elif sudo -n true 2>/dev/null; then as=sudo; else \
+  echo "missing packages:$$missing"; \
+  echo "install them as root (apt-get install$$missing) and call make again"; exit 1; \
+fi; \
+echo "installing$$missing"; \
+$$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends $$missing
+endef
+
+.PHONY: deps deps-check deps-lint
+deps: ## installs what the build needs
+	$(call install,$(BUILD_PACKAGES))
+
+deps-check:
+	$(call install,$(BUILD_PACKAGES) $(CHECK_PACKAGES))
+
+deps-lint:
+	$(call install,$(BUILD_PACKAGES) $(CHECK_PACKAGES) $(LINT_PACKAGES))
+
+# ---------------------------------------------------------------- the main job on real input
+
+# What is installed by deps is found by a make of its own.
+.PHONY: demo
+demo: deps ## does the main job on this machine's C headers: prepare, train, stop, resume, evaluate
+	@$(MAKE) --no-print-directory all
+	@tests/demo.sh $(PROGRAM)
+
 # ---------------------------------------------------------------- tests
 
 TEST_SUPPORT := $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/support/*.c tests/reference/*.c))
-TESTS := $(patsubst tests/unit/%.c,$(OUT)/tests/%,$(wildcard tests/unit/test_*.c))
+TESTS := $(patsubst tests/unit/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
+LONG_TESTS := $(patsubst tests/long/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/long/test_*.c)))
 
 $(OUT)/tests/%: $(OUT)/tests/unit/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(dir $@)
 	@echo "  link     $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
-.PHONY: tests
+$(OUT)/tests/%: $(OUT)/tests/long/%.o $(TEST_SUPPORT) $(LIBRARY)
+	@mkdir -p $(dir $@)
+	@echo "  link     $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+.PHONY: tests long-tests check check-long check-sanitize check-mutants run-tests run-long-tests
 tests: $(TESTS) $(PROGRAM) ## builds the tests
+long-tests: $(LONG_TESTS)
+
+check: deps-check ## builds and runs all tests
+	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
+	@$(MAKE) --no-print-directory run-tests
+
+run-tests:
+	@RINGGPT=$(PROGRAM) tests/run.sh $(TESTS)
+
+check-long: deps-check ## the tests that take up to an hour
+	@$(MAKE) --no-print-directory -j$(shell nproc) all long-tests
+	@TEST_TIMEOUT=3600 RINGGPT=$(PROGRAM) tests/run.sh $(LONG_TESTS)
+
+check-sanitize: deps-check ## all tests under the address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory SANITIZE=address,undefined -j$(shell nproc) all tests
+	@TEST_TIMEOUT=600 $(MAKE) --no-print-directory SANITIZE=address,undefined run-tests
+
+check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
+	@tests/mutants.sh tests/mutants/*.patch
+
+# ---------------------------------------------------------------- speed
+
+BENCHES := $(OUT)/bench/bench_attention
+
+$(OUT)/bench/%: $(OUT)/tests/bench/%.o $(OUT)/tests/bench/peak_avx512.o $(LIBRARY)
+	@mkdir -p $(dir $@)
+	@echo "  link     $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: bench
+bench: deps ## measures attention against the peak of this machine
+	@$(MAKE) --no-print-directory $(BENCHES)
+	@$(OUT)/bench/bench_attention
 
 # ---------------------------------------------------------------- style
 
-FORMATTED := $(wildcard $(addsuffix /*.[ch],$(MODULES) tests/unit tests/support tests/reference))
+FORMATTED := $(wildcard $(addsuffix /*.[ch],$(MODULES) tests/unit tests/long tests/support tests/reference tests/bench))
+# Vector code is not for clang-tidy: its types and intrinsics are the compiler's own.
+TIDIED := $(filter-out %_avx2.c %_avx512.c,$(SOURCES)) train/main.c
 
-.PHONY: format clean
+.PHONY: format lint clean
 format: ## formats all sources in place
 	clang-format -i $(FORMATTED)
+
+lint: deps-lint ## clang-format, clang-tidy and cppcheck, without a remark
+	clang-format --dry-run -Werror $(FORMATTED)
+	@printf '%s\n' $(TIDIED) | xargs -P $(shell nproc) -n 8 sh -c \
+	  'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(CPPFLAGS) -std=c11 -fopenmp 2>/dev/null' tidy
+	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
+	  --error-exitcode=1 --suppress=missingIncludeSystem $(CPPFLAGS) -j $(shell nproc) $(SOURCES) train/main.c
 
 clean: ## removes what was built
 	rm -rf $(BUILD)

@@ -149,7 +149,8 @@ static Status write_json(const char *path, const Evaluation *evaluation, Error *
 static Status load_config(const CommandLine *line, Config *config, Error *error) {
   const char *contexts = command_line_flag(line, "context");
   char override[CONFIG_TEXT_BYTES];
-  const int length = snprintf(override, sizeof override, "eval.contexts=[%s]", contexts);
+  const int length =
+      snprintf(override, sizeof override, "eval.contexts=[%s]", contexts == NULL ? "" : contexts);
   if (length < 0 || (size_t)length >= sizeof override) {
     return fail(error, STATUS_USAGE, "--context: more than %d characters", CONFIG_TEXT_BYTES - 32);
   }
@@ -158,11 +159,18 @@ static Status load_config(const CommandLine *line, Config *config, Error *error)
   char **overrides = memory;
   for (int64_t i = 1; i < line->count; i++) overrides[i - 1] = line->arguments[i];
   overrides[line->count - 1] = override;
-  const Status status = config_load(line->arguments[0], overrides, line->count, config, error);
+  const int64_t count = contexts == NULL ? line->count - 1 : line->count;
+  const Status status = config_load(line->arguments[0], overrides, count, config, error);
   free(memory);
-  if (status != STATUS_OK) return status;
+  return status;
+}
+
+static Status check_config(const CommandLine *line, const Config *config, Error *error) {
   if (config->data.val[0] == '\0') {
     return fail(error, STATUS_CONFIG, "%s: data.val names no shards to evaluate on", line->arguments[0]);
+  }
+  if (config->eval.contexts.count == 0) {
+    return fail(error, STATUS_USAGE, "no context to evaluate at: give --context N or set eval.contexts");
   }
   return STATUS_OK;
 }
@@ -172,6 +180,7 @@ Status command_eval(const CommandLine *line, Error *error) {
   void *memory = NULL;
   Status status = STATUS_OK;
   TRY(load_config(line, &config, error));
+  TRY(check_config(line, &config, error));
   TRY(memory_alloc((size_t)config.eval.contexts.count, sizeof(Perplexity), "results", &memory, error));
   Evaluation evaluation = {
       .config = &config, .checkpoint = command_line_flag(line, "checkpoint"), .results = memory};

@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#undef fail
+#undef fail_errno
+
 static size_t write_text(Error *error, Status status, const char *format, va_list arguments) {
   error->status = status;
   const int written = vsnprintf(error->text, sizeof error->text, format, arguments);

@@ -140,6 +140,7 @@ static void local_destroy(Comm *comm) {
 }
 
 Status comm_local_create(int size, Comm *comms[], Error *error) {
+  if (size < 1) return fail(error, STATUS_INTERNAL, "a group of %d ranks", size);
   for (int rank = 0; rank < size; rank++) comms[rank] = NULL;
   LocalHub *hub = calloc(1, sizeof *hub);
   if (hub == NULL) return fail(error, STATUS_SYSTEM, "no memory for a group of %d ranks", size);

@@ -19,7 +19,7 @@ static Gpt64Tensor *add_tensor(Gpt64 *model, int64_t rows, int64_t cols, const c
   Gpt64Tensor *tensor = &model->tensors[model->count++];
   va_list arguments;
   va_start(arguments, format);
-  vsnprintf(tensor->name, sizeof tensor->name, format, arguments);
+  (void)vsnprintf(tensor->name, sizeof tensor->name, format, arguments);
   va_end(arguments);
   tensor->rows = rows;
   tensor->cols = cols;
@@ -67,7 +67,7 @@ static void add_gpt2_layer(Gpt64 *model, int64_t index, LayerParts *layer) {
   const int64_t c = model->config.hidden;
   const int64_t f = model->config.intermediate;
   char prefix[48];
-  snprintf(prefix, sizeof prefix, "transformer.h.%lld.", (long long)index);
+  (void)snprintf(prefix, sizeof prefix, "transformer.h.%lld.", (long long)index);
   layer->attention_norm = add_norm(model, prefix, "ln_1");
   layer->attention_in = (Fan){.linear = {add_conv1d(model, prefix, "attn.c_attn", c, 3 * c)}, .count = 1};
   layer->attention_out = add_conv1d(model, prefix, "attn.c_proj", c, c);
@@ -81,7 +81,7 @@ static void add_llama_layer(Gpt64 *model, int64_t index, LayerParts *layer) {
   const int64_t f = model->config.intermediate;
   const int64_t kv = c / model->config.heads * model->config.kv_heads;
   char prefix[48];
-  snprintf(prefix, sizeof prefix, "model.layers.%lld.", (long long)index);
+  (void)snprintf(prefix, sizeof prefix, "model.layers.%lld.", (long long)index);
   layer->attention_norm = add_norm(model, prefix, "input_layernorm");
   layer->attention_in.linear[0] = add_linear(model, prefix, "self_attn.q_proj", c, c);
   layer->attention_in.linear[1] = add_linear(model, prefix, "self_attn.k_proj", c, kv);
@@ -146,7 +146,7 @@ failed:
 
 void gpt64_free(Gpt64 *model) {
   if (model == NULL) return;
-  for (int64_t i = 0; i < model->count; i++) {
+  for (int64_t i = 0; i < model->count && model->tensors != NULL; i++) {
     free(model->tensors[i].value);
     free(model->tensors[i].grad);
   }
