@@ -1,0 +1,292 @@
+/* Training as a whole: the same losses on every grid, the same bits on the same grid, the schedule of
+ * sequence lengths, evaluation, and steps without a finite loss. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoints/checkpoint.h"
+#include "kernels/base/memory.h"
+#include "model/params.h"
+#include "tests/support/compare.h"
+#include "tests/support/grids.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/training.h"
+#include "tests/support/unit.h"
+#include "train/batches.h"
+#include "train/grid.h"
+#include "train/hf_model.h"
+#include "train/perplexity.h"
+
+/* The tests share one directory of prepared data. */
+static int prepare_data(void **state) {
+  if (temp_dir_set_up(state) != 0) return -1;
+  training_prepare(((TempDir *)*state)->path);
+  return 0;
+}
+
+static const char *directory_of(void **state) {
+  return ((TempDir *)*state)->path;
+}
+
+/* ---------------------------------------------------------------- grids */
+
+/* A covering choice: every ring and every number of rings once, with and without documents, divided evenly
+ * and not; tests/long has the full product. */
+static void test_grids(void **state) {
+  const GridCase cases[] = {{.ring = 2, .data = 1}, {.ring = 3, .data = 1}, {.ring = 4, .data = 1},
+                            {.ring = 8, .data = 1}, {.ring = 1, .data = 2}, {.ring = 4, .data = 2}};
+  const char *const documents[] = {NULL};
+  const char *const odd[] = {"data.document_mask=false", "train.sequence_length=101", NULL};
+  grids_compare(directory_of(state), "documents", documents, cases, 6);
+  grids_compare(directory_of(state), "odd", odd, cases, 3);
+}
+
+/* GPT-2's kind of model, on one grid more. */
+static void test_grids_gpt2(void **state) {
+  const GridCase cases[] = {{.ring = 3, .data = 2}};
+  grids_compare(directory_of(state), "gpt2", grids_gpt2_overrides(), cases, 1);
+}
+
+/* How a step is cut into micro-batches must not matter. */
+static void test_accumulation(void **state) {
+  const char *const whole[] = {"train.micro_batch_size=4", NULL};
+  const char *const cut[] = {"train.micro_batch_size=1", NULL};
+  const Config a = training_config(directory_of(state), "whole", whole);
+  const Config b = training_config(directory_of(state), "cut", cut);
+  const Metrics first = training_metrics(&a);
+  const Metrics second = training_metrics(&b);
+  grids_check_metrics("micro-batches of 1 against 4", &first, &second);
+}
+
+/* ---------------------------------------------------------------- bits */
+
+static void test_repeatable(void **state) {
+  const char *const overrides[] = {"parallelism.ring=4", "train.recompute=true", "eval.every=10",
+                                   "eval.contexts=[64, 200]", NULL};
+  const Config a = training_config(directory_of(state), "first", overrides);
+  const Config b = training_config(directory_of(state), "second", overrides);
+  const Metrics first = training_metrics(&a);
+  const Metrics second = training_metrics(&b);
+  assert_int_equal(first.count, 20);
+  assert_memory_equal(first.loss, second.loss, sizeof first.loss);
+  assert_memory_equal(first.grad_norm, second.grad_norm, sizeof first.grad_norm);
+  training_same_state(&a, &b, 20);
+  assert_true(first.loss[19] < first.loss[0] - 1.0);
+}
+
+/* ---------------------------------------------------------------- the schedule of lengths */
+
+static void test_sequence_schedule(void **state) {
+  const char *const overrides[] = {"train.sequence_schedule={0: 32, 6: 64, 12: 128}", "parallelism.ring=2",
+                                   NULL};
+  const char *const other[] = {"train.sequence_schedule={0: 32, 6: 64, 12: 128}", "parallelism.ring=4", NULL};
+  const Config a = training_config(directory_of(state), "stages", overrides);
+  const Config b = training_config(directory_of(state), "stages4", other);
+  const Metrics first = training_metrics(&a);
+  const Metrics second = training_metrics(&b);
+  for (int i = 0; i < 20; i++) assert_int_equal(first.sequence_length[i], i < 6 ? 32 : i < 12 ? 64 : 128);
+  grids_check_metrics("stages on two grids", &first, &second);
+}
+
+/* ---------------------------------------------------------------- evaluation */
+
+typedef struct EvalTask {
+  const Config *config;
+  int64_t context;
+  int64_t windows;
+  Perplexity result; /* written by world rank 0 */
+} EvalTask;
+
+static Status evaluate_rank(Rank *rank, void *context, Error *error) {
+  EvalTask *test = context;
+  const ModelOptions options = {.config = test->config->model, .loss_chunk = 64};
+  PerplexityTask task = {
+      .pattern = test->config->data.val, .context = test->context, .windows = test->windows};
+  Model *model = NULL;
+  Perplexity result;
+  TRY(batches_end_of_document(test->config, task.pattern, &task.end_of_document, error));
+  TRY(model_create(rank->device, rank->ring, &options, &model, error));
+  params_init(model_table(model), 3, model_weights(model));
+  const Status status = perplexity_run(test->config, rank, model, &task, &result, error);
+  if (status != STATUS_OK) comm_abort(rank->world, error);
+  if (status == STATUS_OK && rank->world->rank == 0) test->result = result;
+  model_destroy(model);
+  return status;
+}
+
+static Perplexity evaluate(const char *directory, const char *ring, const char *data, int64_t context,
+                           int64_t windows) {
+  const char *const overrides[] = {ring, data, NULL};
+  const Config config = training_config(directory, "eval", overrides);
+  EvalTask task = {.config = &config, .context = context, .windows = windows};
+  Error error = {0};
+  if (grid_run(&config, evaluate_rank, &task, &error) != STATUS_OK) fail_msg("%s", error.text);
+  return task.result;
+}
+
+static void test_perplexity(void **state) {
+  const Perplexity one = evaluate(directory_of(state), "parallelism.ring=1", "parallelism.data=1", 300, 5);
+  assert_int_equal(one.windows, 5);
+  assert_int_equal(one.total.tokens, 1500);
+  PerplexityBucket sum = {0};
+  for (int i = 0; i < PERPLEXITY_BUCKETS; i++) {
+    int64_t first = 0;
+    int64_t last = 0;
+    perplexity_range(i, &first, &last);
+    const int64_t in_window = first >= 300 ? 0 : (last < 300 ? last : 299) - first + 1;
+    assert_int_equal(one.buckets[i].tokens, 5 * in_window);
+    sum.tokens += one.buckets[i].tokens;
+    sum.nll += one.buckets[i].nll;
+  }
+  check_within("sum of the buckets", fabs(sum.nll - one.total.nll) / one.total.nll, 1e-12);
+  const char *const rings[] = {"parallelism.ring=2", "parallelism.ring=3", "parallelism.ring=4"};
+  for (int i = 0; i < 3; i++) {
+    const Perplexity other =
+        evaluate(directory_of(state), rings[i], i == 1 ? "parallelism.data=2" : "parallelism.data=1", 300, 5);
+    assert_int_equal(other.total.tokens, one.total.tokens);
+    check_within(rings[i], fabs(perplexity_mean(&other.total) - perplexity_mean(&one.total)), 1e-6);
+  }
+}
+
+/* A context longer than the held-out text is an error that says so, not a shorter context. */
+static void test_perplexity_too_long(void **state) {
+  const Config config = training_config(directory_of(state), "eval", NULL);
+  EvalTask task = {.config = &config, .context = 1 << 20};
+  Error error = {0};
+  assert_int_equal(grid_run(&config, evaluate_rank, &task, &error), STATUS_DATA);
+}
+
+/* ---------------------------------------------------------------- steps that are not finite */
+
+/* Saves a step-0 checkpoint whose embedding of the letter `poison` is not a number: with an untied head only
+ * samples that contain it are spoilt. */
+static Status save_poisoned(Rank *rank, void *context, Error *error) {
+  const Config *config = context;
+  TensorTable table;
+  void *memory[3] = {NULL};
+  char *text = NULL;
+  TRY(params_build(&config->model, &table, NULL, error));
+  for (int i = 0; i < 3; i++) {
+    TRY(memory_alloc((size_t)table.total, sizeof(float), "weights", &memory[i], error));
+  }
+  float *weights = memory[0];
+  params_init(&table, 1, weights);
+  weights[(int64_t)'Z' * config->model.hidden_size] = NAN;
+  TRY(hf_model_text(&config->model, 256, &text, error));
+  CheckpointManifest manifest = {
+      .ring = config->parallelism.ring, .data = config->parallelism.data, .threads = 1, .transport = "local"};
+  CheckpointState save = {.table = &table, .weights = weights, .model_config = text, .run_config = ""};
+  checkpoint_range(table.total, rank->world->rank, rank->world->size, &save.moments_begin, &save.moments_end);
+  save.m = (float *)memory[1] + save.moments_begin;
+  save.v = (float *)memory[2] + save.moments_begin;
+  char directory[CONFIG_TEXT_BYTES + 16];
+  (void)snprintf(directory, sizeof directory, "%s/checkpoints", config->run.dir);
+  const CheckpointLog log = {0};
+  const Status status = checkpoint_save(directory, 2, &manifest, &save, &log, rank->world, error);
+  free(text);
+  for (int i = 0; i < 3; i++) free(memory[i]);
+  params_free(&table, NULL);
+  return status;
+}
+
+/* A shard of letters in which every sample from `first` to `end` contains a Z. */
+static void write_letters(const char *path, int64_t samples, int64_t length, int64_t first, int64_t end) {
+  const int64_t count = samples * length + 1;
+  uint16_t *shard = calloc((size_t)(512 + count), sizeof *shard);
+  assert_non_null(shard);
+  const int32_t header[3] = {20240520, 1, (int32_t)count};
+  memcpy(shard, header, sizeof header);
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t sample = i / length;
+    shard[512 + i] = (uint16_t)('a' + (i * i + sample) % 16);
+    if (i % length == 5 && sample >= first && sample < end) shard[512 + i] = 'Z';
+  }
+  temp_file_write(path, shard, (size_t)(512 + count) * sizeof *shard);
+  free(shard);
+}
+
+static Config poisoned_config(const char *directory, const char *name, char **shard) {
+  char data[CONFIG_TEXT_BYTES];
+  *shard = training_path(directory, name);
+  (void)snprintf(data, sizeof data, "data.train=%s", *shard);
+  const char *const overrides[] = {data,
+                                   "data.shuffle=false",
+                                   "data.document_mask=false",
+                                   "data.val=",
+                                   "train.sequence_length=64",
+                                   "train.global_batch_size=2",
+                                   "train.micro_batch_size=1",
+                                   "train.steps=24",
+                                   "checkpoint.every=1",
+                                   "checkpoint.keep=40",
+                                   NULL};
+  char run[64];
+  (void)snprintf(run, sizeof run, "run-%s", name);
+  const Config config = training_config(directory, run, overrides);
+  Error error = {0};
+  Config copy = config;
+  if (grid_run(&config, save_poisoned, &copy, &error) != STATUS_OK) fail_msg("%s", error.text);
+  return config;
+}
+
+/* Spoilt steps change nothing, are counted, and training goes on behind them. */
+static void test_skipped_steps(void **state) {
+  char *shard = NULL;
+  const Config config = poisoned_config(directory_of(state), "spoilt.bin", &shard);
+  write_letters(shard, 48, 64, 6, 12); /* steps 4, 5 and 6 of two samples each */
+  const Metrics metrics = training_metrics(&config);
+  assert_int_equal(metrics.count, 24);
+  for (int i = 0; i < 24; i++) {
+    const bool spoilt = i >= 3 && i < 6;
+    assert_int_equal(metrics.skipped[i], spoilt);
+    assert_int_equal(isnan(metrics.loss[i]), spoilt);
+  }
+  char *before = training_checkpoint(&config, 3, "model.safetensors");
+  char *after = training_checkpoint(&config, 6, "model.safetensors");
+  char *later = training_checkpoint(&config, 7, "model.safetensors");
+  char command[2048];
+  (void)snprintf(command, sizeof command, "cmp -s '%s' '%s' && ! cmp -s '%s' '%s'", before, after, after,
+                 later);
+  assert_int_equal(system(command), 0);
+  CheckpointManifest manifest;
+  Error error = {0};
+  char *directory = training_checkpoint(&config, 24, "");
+  assert_int_equal(checkpoint_verify(directory, &manifest, &error), STATUS_OK);
+  assert_int_equal(manifest.skipped_steps, 3);
+  assert_int_equal(manifest.skipped_in_a_row, 0);
+  free(directory);
+  free(later);
+  free(after);
+  free(before);
+  free(shard);
+}
+
+/* Ten spoilt steps in a row end the run with a word on what to do. */
+static void test_ten_skipped_steps(void **state) {
+  char *shard = NULL;
+  const Config config = poisoned_config(directory_of(state), "ruined.bin", &shard);
+  write_letters(shard, 48, 64, 4, 48);
+  Error error = {0};
+  assert_int_equal(training_run(&config, &error), STATUS_CONFIG);
+  assert_non_null(strstr(error.text, "10 steps in a row"));
+  const Metrics metrics = training_read_metrics(&config);
+  assert_int_equal(metrics.count, 12);
+  for (int i = 0; i < 12; i++) assert_int_equal(metrics.skipped[i], i >= 2);
+  free(shard);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_grids),
+      cmocka_unit_test(test_grids_gpt2),
+      cmocka_unit_test(test_accumulation),
+      cmocka_unit_test(test_repeatable),
+      cmocka_unit_test(test_sequence_schedule),
+      cmocka_unit_test(test_perplexity),
+      cmocka_unit_test(test_perplexity_too_long),
+      cmocka_unit_test(test_skipped_steps),
+      cmocka_unit_test(test_ten_skipped_steps),
+  };
+  return cmocka_run_group_tests(tests, prepare_data, temp_dir_tear_down);
+}

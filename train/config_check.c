@@ -1,0 +1,160 @@
+/* What options demand of each other. Each message names the options, their values and the way out. */
+#include "train/config.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+
+#define MOST_HEAD_SIZE 256
+
+static Status check_heads(const ModelConfig *model, const char *source, Error *error) {
+  const int64_t width = model->hidden_size, heads = model->num_attention_heads;
+  const int64_t kv_heads = model->num_key_value_heads;
+  if (width % heads != 0)
+    return fail(error, STATUS_CONFIG,
+                "%s: model.hidden_size (%" PRId64
+                ") must be a multiple of model.num_attention_heads (%" PRId64 ")",
+                source, width, heads);
+  if (width / heads % 8 != 0 || width / heads > MOST_HEAD_SIZE)
+    return fail(error, STATUS_CONFIG,
+                "%s: model.hidden_size / model.num_attention_heads is %" PRId64
+                "; the size of a head must be a multiple of 8 and at most %d",
+                source, width / heads, MOST_HEAD_SIZE);
+  if (heads % kv_heads != 0)
+    return fail(error, STATUS_CONFIG,
+                "%s: model.num_attention_heads (%" PRId64
+                ") must be a multiple of model.num_key_value_heads (%" PRId64 ")",
+                source, heads, kv_heads);
+  return STATUS_OK;
+}
+
+/* Checkpoints carry Hugging Face's names, which exist for two families; a mixture could be loaded nowhere. */
+static Status check_family(const ModelConfig *model, const char *source, Error *error) {
+  const bool gpt2 = model->position == POSITION_LEARNED;
+  const struct {
+    bool good;
+    const char *what;
+  } demands[] = {
+      {(model->norm == NORM_LAYERNORM) == gpt2, gpt2 ? "model.norm: layernorm" : "model.norm: rmsnorm"},
+      {(model->activation == ACTIVATION_GELU) == gpt2,
+       gpt2 ? "model.activation: gelu" : "model.activation: swiglu"},
+      {model->bias == gpt2, gpt2 ? "model.bias: true" : "model.bias: false"},
+      {model->tie_word_embeddings || !gpt2, "model.tie_word_embeddings: true"},
+      {model->num_key_value_heads == model->num_attention_heads || !gpt2,
+       "as many model.num_key_value_heads as model.num_attention_heads"},
+      {model->sliding_window == 0 || !gpt2, "model.sliding_window: 0"},
+  };
+  for (size_t i = 0; i < sizeof demands / sizeof demands[0]; i++)
+    if (!demands[i].good)
+      return fail(error, STATUS_CONFIG,
+                  "%s: model.position: %s is the %s family, which needs %s; other programs could not load "
+                  "another mixture",
+                  source, gpt2 ? "learned" : "rope", gpt2 ? "GPT-2" : "Llama", demands[i].what);
+  return STATUS_OK;
+}
+
+/* Learned positions end somewhere: no sequence may be longer. */
+static Status check_positions(const Config *config, const char *source, Error *error) {
+  const int64_t positions = config->model.max_position_embeddings;
+  if (config->model.position != POSITION_LEARNED) return STATUS_OK;
+  if (config->train.sequence_length > positions)
+    return fail(error, STATUS_CONFIG,
+                "%s: train.sequence_length (%" PRId64
+                ") is beyond the learned positions, model.max_position_embeddings (%" PRId64 ")",
+                source, config->train.sequence_length, positions);
+  for (int64_t i = 0; i < config->eval.contexts.count; i++)
+    if (config->eval.contexts.values[i] > positions)
+      return fail(error, STATUS_CONFIG,
+                  "%s: eval.contexts has %" PRId64
+                  ", beyond the learned positions, model.max_position_embeddings (%" PRId64 ")",
+                  source, config->eval.contexts.values[i], positions);
+  return STATUS_OK;
+}
+
+static Status check_data(const Config *config, const char *source, Error *error) {
+  if (!*config->data.train)
+    return fail(error, STATUS_CONFIG,
+                "%s: data.train is missing; name the shards that 'ringgpt prepare' wrote", source);
+  if (config->data.end_of_document >= config->model.vocab_size)
+    return fail(error, STATUS_CONFIG,
+                "%s: data.end_of_document (%" PRId64 ") must be below model.vocab_size (%" PRId64 ")", source,
+                config->data.end_of_document, config->model.vocab_size);
+  if (config->eval.every > 0 && !*config->data.val)
+    return fail(error, STATUS_CONFIG, "%s: eval.every is %" PRId64 ", but data.val names no shards", source,
+                config->eval.every);
+  return STATUS_OK;
+}
+
+static Status check_batches(const Config *config, const char *source, Error *error) {
+  const TrainConfig *train = &config->train;
+  const int64_t at_once = train->micro_batch_size * config->parallelism.data;
+  if (train->global_batch_size % at_once != 0)
+    return fail(error, STATUS_CONFIG,
+                "%s: train.global_batch_size (%" PRId64
+                ") must be a multiple of train.micro_batch_size (%" PRId64 ") x parallelism.data (%" PRId64
+                ")",
+                source, train->global_batch_size, train->micro_batch_size, config->parallelism.data);
+  int64_t tokens;
+  if (__builtin_mul_overflow(train->global_batch_size, train->sequence_length, &tokens) ||
+      __builtin_mul_overflow(tokens, train->steps, &tokens))
+    return fail(error, STATUS_CONFIG,
+                "%s: train.steps x train.global_batch_size x train.sequence_length is more than 2^63 tokens",
+                source);
+  return STATUS_OK;
+}
+
+static Status check_sequence_schedule(const TrainConfig *train, const char *source, Error *error) {
+  const SequenceSchedule *schedule = &train->sequence_schedule;
+  for (int64_t i = 0; i < schedule->count; i++) {
+    const int64_t length = schedule->lengths[i];
+    if (i == 0 && schedule->first_steps[0] != 0)
+      return fail(error, STATUS_CONFIG, "%s: train.sequence_schedule must begin with step 0, not %" PRId64,
+                  source, schedule->first_steps[0]);
+    if (i > 0 && schedule->first_steps[i] <= schedule->first_steps[i - 1])
+      return fail(error, STATUS_CONFIG,
+                  "%s: train.sequence_schedule has step %" PRId64 " after step %" PRId64
+                  "; list the steps in ascending order",
+                  source, schedule->first_steps[i], schedule->first_steps[i - 1]);
+    if (length < 1 || train->sequence_length % length != 0)
+      return fail(error, STATUS_CONFIG,
+                  "%s: train.sequence_schedule has length %" PRId64
+                  ", which does not divide train.sequence_length (%" PRId64 ")",
+                  source, length, train->sequence_length);
+  }
+  return STATUS_OK;
+}
+
+static Status check_scheduler(const Config *config, const char *source, Error *error) {
+  const SchedulerConfig *scheduler = &config->scheduler;
+  const int64_t steps = config->train.steps;
+  if (scheduler->warmup_steps > steps)
+    return fail(error, STATUS_CONFIG,
+                "%s: scheduler.warmup_steps (%" PRId64 ") must be at most train.steps (%" PRId64 ")", source,
+                scheduler->warmup_steps, steps);
+  if (scheduler->name != SCHEDULER_WSD && scheduler->decay_steps != 0)
+    return fail(error, STATUS_CONFIG, "%s: scheduler.decay_steps is for scheduler.name: wsd; leave it out",
+                source);
+  if (scheduler->decay_steps > steps - scheduler->warmup_steps)
+    return fail(error, STATUS_CONFIG,
+                "%s: scheduler.warmup_steps (%" PRId64 ") and scheduler.decay_steps (%" PRId64
+                ") together must be at most train.steps (%" PRId64 ")",
+                source, scheduler->warmup_steps, scheduler->decay_steps, steps);
+  return STATUS_OK;
+}
+
+Status config_check(const Config *config, const char *source, Error *error) {
+  TRY(check_heads(&config->model, source, error));
+  TRY(check_family(&config->model, source, error));
+  TRY(check_positions(config, source, error));
+  TRY(check_data(config, source, error));
+  TRY(check_batches(config, source, error));
+  TRY(check_sequence_schedule(&config->train, source, error));
+  return check_scheduler(config, source, error);
+}
+
+Status config_check_world(const Config *config, int64_t world, Error *error) {
+  if (config_ranks(config) == world) return STATUS_OK;
+  return fail(error, STATUS_CONFIG,
+              "parallelism.ring (%" PRId64 ") x parallelism.data (%" PRId64 ") needs %" PRId64
+              " ranks, but %" PRId64 " were started",
+              config->parallelism.ring, config->parallelism.data, config_ranks(config), world);
+}
