@@ -1,0 +1,156 @@
+/* Saving and going on: the same bits on the same grid, the exact next sample on any other. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoints/checkpoint.h"
+#include "tests/support/grids.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/training.h"
+#include "tests/support/unit.h"
+
+/* The tests share one directory of prepared data. */
+static int prepare_data(void **state) {
+  if (temp_dir_set_up(state) != 0) return -1;
+  training_prepare(((TempDir *)*state)->path);
+  return 0;
+}
+
+static const char *directory_of(void **state) {
+  return ((TempDir *)*state)->path;
+}
+
+/* A schedule whose stages and epochs end between the steps of the resumes. */
+#define COMMON                                                                                               \
+  "train.sequence_schedule={0: 64, 9: 128}", "optimizer.weight_decay=0.1", "scheduler.warmup_steps=4",       \
+      "data.shuffle=true"
+
+static Config whole_run(const char *directory) {
+  const char *const overrides[] = {COMMON, "checkpoint.every=1", "checkpoint.keep=64", NULL};
+  return training_config(directory, "whole", overrides);
+}
+
+/* The run `name` that goes on from step `step` of `whole` on another grid or the same. */
+static Config resumed_run(const char *directory, const Config *whole, const char *name, int64_t step,
+                          const char *ring, const char *data) {
+  char *checkpoint = training_checkpoint(whole, step, "");
+  char resume[CONFIG_TEXT_BYTES + 32];
+  (void)snprintf(resume, sizeof resume, "checkpoint.resume=%s", checkpoint);
+  const char *const overrides[] = {COMMON, resume, ring, data, NULL};
+  const Config config = training_config(directory, name, overrides);
+  free(checkpoint);
+  return config;
+}
+
+static void test_resume_is_bit_identical(void **state) {
+  const char *directory = directory_of(state);
+  const Config whole = whole_run(directory);
+  (void)training_metrics(&whole);
+  const int64_t steps[] = {1, 8, 9, 10, 19};
+  for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+    char name[32];
+    (void)snprintf(name, sizeof name, "from-%lld", (long long)steps[i]);
+    const Config resumed =
+        resumed_run(directory, &whole, name, steps[i], "parallelism.ring=2", "parallelism.data=1");
+    Error error = {0};
+    if (training_run(&resumed, &error) != STATUS_OK) fail_msg("%s", error.text);
+    training_same_state(&whole, &resumed, 20);
+  }
+}
+
+/* The losses of the steps behind the resume, against those of the run that was not interrupted. */
+static void check_losses(const Config *whole, const Config *resumed, int64_t step) {
+  char *path = training_path(resumed->run.dir, "metrics.jsonl");
+  size_t bytes = 0;
+  char *text = (char *)temp_file_read(path, &bytes);
+  const Metrics expected = training_read_metrics(whole);
+  char *rest = NULL;
+  int64_t at = step;
+  for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+    const char *loss = strstr(line, "\"loss\":");
+    assert_non_null(loss);
+    const double got = strtod(loss + strlen("\"loss\":"), NULL);
+    if (!(got / expected.loss[at] - 1.0 < 1e-6 && got / expected.loss[at] - 1.0 > -1e-6)) {
+      fail_msg("step %lld after a resume: loss %.9f, expected %.9f", (long long)at + 1, got,
+               expected.loss[at]);
+    }
+    at++;
+  }
+  assert_int_equal(at, 20);
+  free(text);
+  free(path);
+}
+
+static void test_resume_on_another_grid(void **state) {
+  const char *directory = directory_of(state);
+  const Config whole = whole_run(directory);
+  const char *const grids[][2] = {{"parallelism.ring=4", "parallelism.data=1"},
+                                  {"parallelism.ring=1", "parallelism.data=2"},
+                                  {"parallelism.ring=3", "parallelism.data=2"}};
+  for (int i = 0; i < 3; i++) {
+    char name[32];
+    (void)snprintf(name, sizeof name, "grid-%d", i);
+    const Config resumed = resumed_run(directory, &whole, name, 10, grids[i][0], grids[i][1]);
+    Error error = {0};
+    if (training_run(&resumed, &error) != STATUS_OK) fail_msg("%s", error.text);
+    check_losses(&whole, &resumed, 10);
+    CheckpointManifest expected;
+    CheckpointManifest got;
+    char *a = training_checkpoint(&whole, 20, "");
+    char *b = training_checkpoint(&resumed, 20, "");
+    assert_int_equal(checkpoint_verify(a, &expected, &error), STATUS_OK);
+    assert_int_equal(checkpoint_verify(b, &got, &error), STATUS_OK);
+    assert_int_equal(got.samples, expected.samples);
+    free(b);
+    free(a);
+  }
+}
+
+/* The same run directory: the newest whole checkpoint is used, a damaged one is named and passed over, and
+ * the metrics hold every step once. */
+static void test_damaged_checkpoint(void **state) {
+  const char *directory = directory_of(state);
+  const char *const overrides[] = {COMMON, "checkpoint.every=5", "checkpoint.keep=4", NULL};
+  const Config config = training_config(directory, "damaged", overrides);
+  const Metrics before = training_metrics(&config);
+  char *newest = training_checkpoint(&config, 20, "model.safetensors");
+  size_t bytes = 0;
+  uint8_t *model = temp_file_read(newest, &bytes);
+  model[bytes / 2] ^= 1;
+  temp_file_write(newest, model, bytes);
+  const Metrics after = training_metrics(&config);
+  assert_int_equal(after.count, 20);
+  assert_memory_equal(before.loss, after.loss, sizeof before.loss);
+  Error error = {0};
+  CheckpointManifest manifest;
+  char *path = training_checkpoint(&config, 20, "");
+  assert_int_equal(checkpoint_verify(path, &manifest, &error), STATUS_OK);
+  free(path);
+  free(model);
+  free(newest);
+}
+
+/* Another model is refused by name, and nothing is trained over it. */
+static void test_other_model(void **state) {
+  const char *directory = directory_of(state);
+  const Config whole = whole_run(directory);
+  char *checkpoint = training_checkpoint(&whole, 10, "");
+  char resume[CONFIG_TEXT_BYTES + 32];
+  (void)snprintf(resume, sizeof resume, "checkpoint.resume=%s", checkpoint);
+  const char *const overrides[] = {COMMON, resume, "model.hidden_size=128", NULL};
+  const Config config = training_config(directory, "other", overrides);
+  Error error = {0};
+  assert_int_equal(training_run(&config, &error), STATUS_CONFIG);
+  assert_non_null(strstr(error.text, "embed_tokens"));
+  free(checkpoint);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_resume_is_bit_identical),
+      cmocka_unit_test(test_resume_on_another_grid),
+      cmocka_unit_test(test_damaged_checkpoint),
+      cmocka_unit_test(test_other_model),
+  };
+  return cmocka_run_group_tests(tests, prepare_data, temp_dir_tear_down);
+}
