@@ -89,7 +89,7 @@ help: ## lists what can be made
 # ---------------------------------------------------------------- packages
 
 BUILD_PACKAGES := pkg-config libyaml-dev libjansson-dev libpcre2-dev zlib1g-dev libdnnl-dev
-CHECK_PACKAGES := libcmocka-dev
+CHECK_PACKAGES := libcmocka-dev patch
 LINT_PACKAGES  := clang-format clang-tidy libomp-dev cppcheck
 
 # Installs what is missing of the packages $(1), as root or by sudo; otherwise names them and stops.

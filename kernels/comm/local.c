@@ -379,11 +379,12 @@ static Status local_wait(Comm *comm, CommRequest *request, Error *error) {
   while (hub->cause.status == STATUS_OK && !(own->sent && own->received)) {
     pthread_cond_wait(&hub->changed, &hub->mutex);
   }
-  if (hub->cause.status != STATUS_OK) {
-    status = aborted(hub, error);
-  } else {
+  /* What is complete counts, also when a rank has failed since: all ranks then agree on how far they came. */
+  if (own->sent && own->received) {
     operation_leave(group, operation);
     *request = (CommRequest){0};
+  } else {
+    status = aborted(hub, error);
   }
   pthread_mutex_unlock(&hub->mutex);
   return status;
