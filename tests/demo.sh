@@ -15,7 +15,9 @@ say() {
 }
 
 steps_done() {
-  [ -f "$run/metrics.jsonl" ] && grep -c '"loss"' "$run/metrics.jsonl" || true
+  local count=0
+  if [ -f "$run/metrics.jsonl" ]; then count=$(grep -c '"loss"' "$run/metrics.jsonl" || true); fi
+  echo "$count"
 }
 
 rm -rf "$run"

@@ -78,8 +78,9 @@ static void print_summary(const char *directory, const Description *set) {
     progress_count(split->documents, documents, sizeof documents);
     progress_count(split->bytes, bytes, sizeof bytes);
     progress_count(split->tokens, tokens, sizeof tokens);
-    (void)printf("  %-5s  %s documents, %s bytes of text, %s tokens, %lld shard%s\n", split_name((Split)i),
-                 documents, bytes, tokens, (long long)split->shards, split->shards == 1 ? "" : "s");
+    (void)printf("  %-5s  %s document%s, %s bytes of text, %s tokens, %lld shard%s\n", split_name((Split)i),
+                 documents, split->documents == 1 ? "" : "s", bytes, tokens, (long long)split->shards,
+                 split->shards == 1 ? "" : "s");
   }
   (void)printf("in a configuration: data: {train: %s/train%s%s%s}, model: {vocab_size: %lld}\n", directory,
                set->splits[SPLIT_VAL].shards > 0 ? ", val: " : "",

@@ -125,7 +125,7 @@ typedef struct Config {
 Status config_load(const char *path, char *const overrides[], int64_t count, Config *out, Error *error);
 
 /* Checks what options demand of each other; `source` (the file's name) opens every message. Every option is
- * inside its own range already. Fails with STATUS_CONFIG. */
+ * inside its own range and filled in already. Fails with STATUS_CONFIG. */
 Status config_check(const Config *config, const char *source, Error *error);
 
 /* Checks that the ring x data grid has as many ranks as were started. Fails with STATUS_CONFIG. */

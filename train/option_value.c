@@ -20,18 +20,19 @@ _Static_assert(sizeof(PositionKind) == sizeof(int) && sizeof(SchedulerKind) == s
 /* ---------------------------------------------------------------- in words */
 
 void option_value_print_real(double value, char *text, size_t bytes) {
+  char shortest[REAL_BYTES];
   if (value == trunc(value) && fabs(value) < 1e15) {
     (void)snprintf(text, bytes, "%.0f", value);
     return;
   }
   int digits = 1;
-  do (void)snprintf(text, bytes, "%.*g", digits, value);
-  while (strtod(text, NULL) != value && ++digits <= 17);
+  do (void)snprintf(shortest, sizeof shortest, "%.*g", digits, value);
+  while (strtod(shortest, NULL) != value && ++digits <= 17);
   /* YAML 1.1 takes "1e-05" for a text and "1.0e-05" for a number. */
-  char *exponent = strchr(text, 'e');
-  if (!exponent || strchr(text, '.') || strlen(text) + 2 >= bytes) return;
-  memmove(exponent + 2, exponent, strlen(exponent) + 1);
-  memcpy(exponent, ".0", 2);
+  const size_t mantissa = strcspn(shortest, "e");
+  const bool pointless = shortest[mantissa] != '\0' && !strchr(shortest, '.');
+  (void)snprintf(text, bytes, "%.*s%s%s", (int)mantissa, shortest, pointless ? ".0" : "",
+                 shortest + mantissa);
 }
 
 /* A range in words; a maximum that nobody meets is left out. */

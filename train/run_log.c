@@ -63,9 +63,8 @@ static Status write_config(const Config *config, Error *error) {
   return status;
 }
 
-/* Whether a line of metrics.jsonl is whole and of a step up to steps_done. */
+/* Whether a line of metrics.jsonl is a whole record of a step up to steps_done. */
 static bool is_kept(const char *line, size_t length, int64_t steps_done) {
-  if (length == 0 || line[length - 1] != '\n') return false;
   json_t *record = json_loadb(line, length, 0, NULL);
   const json_t *step = json_object_get(record, "step");
   const bool kept = json_is_integer(step) && json_integer_value(step) <= steps_done;
@@ -73,25 +72,36 @@ static bool is_kept(const char *line, size_t length, int64_t steps_done) {
   return kept;
 }
 
-/* Copies the lines to keep. A missing source has none. */
-static Status copy_kept(const char *from, int64_t steps_done, const char *to, Error *error) {
-  FILE *source = fopen(from, "re");
-  if (!source && errno != ENOENT) return fail_errno(error, STATUS_IO, errno, "%s: cannot be read", from);
-  File target = FILE_CLOSED;
+/* Copies the lines to keep from `source`. */
+static Status copy_lines(FILE *source, int64_t steps_done, const File *target, Error *error) {
   char *line = NULL;
   size_t capacity = 0;
   ssize_t length;
   Status status = STATUS_OK;
+  while ((length = getline(&line, &capacity, source)) >= 0) {
+    if (!is_kept(line, (size_t)length, steps_done)) continue;
+    /* A crash may have cut off the end of the last line. */
+    const bool ended = line[length - 1] == '\n';
+    TRY_GOTO(file_write_all(target, line, (size_t)length, error), done);
+    if (!ended) TRY_GOTO(file_write_all(target, "\n", 1, error), done);
+  }
+done:
+  free(line);
+  return status;
+}
+
+/* Writes the file `to` with the lines to keep of the file `from`, which need not be there. */
+static Status copy_kept(const char *from, int64_t steps_done, const char *to, Error *error) {
+  FILE *source = fopen(from, "re");
+  if (!source && errno != ENOENT) return fail_errno(error, STATUS_IO, errno, "%s: cannot be read", from);
+  File target = FILE_CLOSED;
+  Status status = STATUS_OK;
   TRY_GOTO(file_create(to, &target, error), done);
-  while (source && (length = getline(&line, &capacity, source)) >= 0)
-    if (is_kept(line, (size_t)length, steps_done))
-      TRY_GOTO(file_write_all(&target, line, (size_t)length, error), done);
+  if (source) TRY_GOTO(copy_lines(source, steps_done, &target, error), done);
   if (source && !feof(source))
     TRY_GOTO(fail_errno(error, STATUS_IO, errno, "%s: cannot be read", from), done);
   status = file_sync_close(&target, error);
-
 done:
-  free(line);
   file_close(&target);
   if (source) (void)fclose(source);
   return status;

@@ -1,0 +1,198 @@
+/* The program as a user meets it: exit codes, one line on stderr for each failure, and the way of a text
+ * through prepare and inspect. */
+#include <libgen.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernels/base/status.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
+
+static TempDir directory;
+static char program[PATH_MAX + 16];
+
+/* The program lies beside the folder of the tests. */
+static int setup(void **state) {
+  (void)state;
+  char self[PATH_MAX];
+  const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+  assert_true(length > 0);
+  self[length] = '\0';
+  (void)snprintf(program, sizeof program, "%s/ringgpt", dirname(dirname(self)));
+  if (access(program, X_OK) != 0) fail_msg("%s is not built", program);
+  directory = temp_dir_create();
+  return 0;
+}
+
+static int teardown(void **state) {
+  (void)state;
+  temp_dir_remove(&directory);
+  return 0;
+}
+
+/* Runs the program in the shell, in the temporary directory; what it printed is in `out` and `error`. */
+typedef struct Outcome {
+  int status;
+  char *out;
+  char *error;
+} Outcome;
+
+static Outcome run_to(const char *out, const char *arguments) {
+  char command[4 * PATH_MAX];
+  size_t bytes;
+  const char *error = temp_dir_path(&directory, "stderr");
+  (void)snprintf(command, sizeof command, "cd '%s' && '%s' %s >'%s' 2>'%s'", directory.path, program,
+                 arguments, out, error);
+  const int status = system(command);
+  assert_true(WIFEXITED(status));
+  const bool kept = strncmp(out, "/dev/", 5) != 0;
+  return (Outcome){.status = WEXITSTATUS(status),
+                   .out = kept ? (char *)temp_file_read(out, &bytes) : NULL,
+                   .error = (char *)temp_file_read(error, &bytes)};
+}
+
+static Outcome run(const char *arguments) {
+  return run_to(temp_dir_path(&directory, "stdout"), arguments);
+}
+
+static void release(Outcome *outcome) {
+  free(outcome->out);
+  free(outcome->error);
+}
+
+/* Fails with this status and one line on stderr that contains `text`. */
+static void assert_fails_to(const char *out, const char *arguments, Status status, const char *text) {
+  Outcome outcome = run_to(out, arguments);
+  const char *end = strchr(outcome.error, '\n');
+  if (outcome.status != (int)status || strncmp(outcome.error, "ringgpt: ", 9) != 0 || !end || end[1] ||
+      !strstr(outcome.error, text))
+    fail_msg("%s: status %d, expected %d and '%s': %s", arguments, outcome.status, (int)status, text,
+             outcome.error);
+  release(&outcome);
+}
+
+static void assert_fails(const char *arguments, Status status, const char *text) {
+  assert_fails_to(temp_dir_path(&directory, "stdout"), arguments, status, text);
+}
+
+static void assert_prints(const char *arguments, const char *text) {
+  Outcome outcome = run(arguments);
+  if (outcome.status != 0 || *outcome.error || !strstr(outcome.out, text))
+    fail_msg("%s: status %d, expected '%s': %s%s", arguments, outcome.status, text, outcome.out,
+             outcome.error);
+  release(&outcome);
+}
+
+static void test_usage(void **state) {
+  (void)state;
+  assert_fails("", STATUS_USAGE, "no command");
+  assert_fails("trian x", STATUS_USAGE, "unknown command 'trian'; did you mean 'train'?");
+  assert_fails("help trian", STATUS_USAGE, "did you mean 'train'?");
+  assert_fails("train", STATUS_USAGE, "usage: ringgpt train CONFIG.yaml");
+  assert_fails("prepare x", STATUS_USAGE, "'--out DIR' is missing");
+  assert_fails("inspect a b", STATUS_USAGE, "'b' is one argument too many");
+  assert_fails("eval x.yaml --contxt 5", STATUS_USAGE, "did you mean '--context'?");
+  assert_fails("prepare --out d --val-fraction 2 .", STATUS_USAGE, "--val-fraction is '2'");
+  assert_fails("prepare --out d --shard-tokens 0 .", STATUS_USAGE, "--shard-tokens is '0'");
+  assert_fails("prepare --out d --suffix , .", STATUS_USAGE, "--suffix is ','");
+}
+
+static void test_help(void **state) {
+  (void)state;
+  assert_prints("--help", "usage: ringgpt COMMAND");
+  assert_prints("--version", "ringgpt 0.");
+  assert_prints("help config", "\ntrain:\n  sequence_length: 1024");
+  assert_prints("help prepare", "usage: ringgpt prepare --out DIR");
+  assert_prints("train --help", "\ntrain:\n  sequence_length: 1024");
+  assert_prints("eval -h", "--checkpoint DIR");
+  assert_prints("inspect --help", "usage: ringgpt inspect PATH");
+}
+
+static void test_configuration(void **state) {
+  (void)state;
+  assert_fails("train absent.yaml", STATUS_NO_INPUT, "absent.yaml: cannot be opened");
+  temp_file_write_text(temp_dir_path(&directory, "a.yaml"), "data: {train: x}\ntrain:\n  setps: 5\n");
+  assert_fails("train a.yaml", STATUS_CONFIG,
+               "a.yaml:3: unknown key 'train.setps'; did you mean 'train.steps'?");
+  temp_file_write_text(temp_dir_path(&directory, "b.yaml"), "data: {train: x}\n");
+  assert_fails("train b.yaml device=cuda", STATUS_CONFIG, "this build has no CUDA device");
+  assert_fails("train b.yaml steps", STATUS_USAGE, "'steps' is not of the form section.key=value");
+}
+
+/* A command whose results nobody gets has not worked. */
+static void test_output_that_cannot_be_written(void **state) {
+  (void)state;
+  assert_fails_to("/dev/full", "--help", STATUS_IO, "standard output cannot be written");
+}
+
+static void test_prepare_and_inspect(void **state) {
+  (void)state;
+  temp_file_write_text(temp_dir_path(&directory, "text/a.txt"), "hello");
+  temp_file_write_text(temp_dir_path(&directory, "text/b.txt"), "wide world");
+  temp_file_write_text(temp_dir_path(&directory, "text/c.bin"), "not taken");
+  assert_prints("prepare --out set --suffix .txt,.md --val-fraction 0 text",
+                "2 documents, 15 bytes of text, 17 tokens");
+  assert_prints("inspect set",
+                "set: whole prepared set, tokenizer bytes, vocabulary of 257, end of document 256");
+  assert_prints("inspect set/train_000000.bin.gz", ": 17 tokens of 2 bytes, largest id 256");
+  assert_fails("prepare --out set text", STATUS_USAGE, "set: holds a prepared set");
+  assert_prints("prepare --out set --overwrite --val-fraction 0 text",
+                "3 documents, 24 bytes of text, 27 tokens");
+  assert_prints("prepare --out other --val-fraction 0.5 text", "data: {train: other/train, val: other/val}");
+  /* Damage: the last data byte before the trailer, then the end of the file. */
+  size_t bytes;
+  const char *shard = temp_dir_path(&directory, "set/train_000000.bin.gz");
+  uint8_t *data = temp_file_read(shard, &bytes);
+  data[bytes - 28 - 9] ^= 1;
+  temp_file_write(shard, data, bytes);
+  assert_fails("inspect set", STATUS_DATA, "train_000000.bin.gz");
+  data[bytes - 28 - 9] ^= 1;
+  temp_file_write(shard, data, bytes - 1);
+  assert_fails("inspect set/train_000000.bin.gz", STATUS_DATA, "train_000000.bin.gz");
+  free(data);
+  assert_fails("inspect absent", STATUS_NO_INPUT, "absent: cannot be opened");
+  assert_fails("inspect text", STATUS_NO_INPUT, "text: is no checkpoint");
+  assert_fails("inspect text/a.txt", STATUS_DATA, "text/a.txt");
+}
+
+static void test_train_and_inspect(void **state) {
+  (void)state;
+  temp_file_write_text(temp_dir_path(&directory, "words/a.txt"),
+                       "one two three four five six seven eight nine");
+  temp_file_write_text(temp_dir_path(&directory, "c.yaml"), "run: {dir: run}\n"
+                                                            "model: {hidden_size: 16, num_hidden_layers: 1, "
+                                                            "num_attention_heads: 2}\n"
+                                                            "data: {train: tokens/train}\n"
+                                                            "parallelism: {ring: 2, threads: 1}\n"
+                                                            "train: {sequence_length: 8, steps: 3}\n");
+  assert_prints("prepare --out tokens words", "1 document, 44 bytes of text, 45 tokens");
+  assert_prints("train c.yaml", "step 3/3  loss ");
+  assert_prints("inspect run/checkpoints/step_00000003", "step_00000003: whole checkpoint, saved 2");
+  assert_prints("inspect run/checkpoints/step_00000003", "\n  step 3, 3 sequences drawn, 0 steps skipped\n");
+  assert_prints("inspect run/checkpoints/step_00000003", "  model.embed_tokens.weight ");
+  const char *weights = temp_dir_path(&directory, "run/checkpoints/step_00000003/model.safetensors");
+  assert_prints("inspect run/checkpoints/step_00000003/model.safetensors", "F32   [257, 16]");
+  size_t bytes;
+  uint8_t *data = temp_file_read(weights, &bytes);
+  data[bytes - 1] ^= 1;
+  temp_file_write(weights, data, bytes);
+  free(data);
+  assert_fails("inspect run/checkpoints/step_00000003", STATUS_DATA, "model.safetensors");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_usage),
+      cmocka_unit_test(test_help),
+      cmocka_unit_test(test_configuration),
+      cmocka_unit_test(test_output_that_cannot_be_written),
+      cmocka_unit_test(test_prepare_and_inspect),
+      cmocka_unit_test(test_train_and_inspect),
+  };
+  return cmocka_run_group_tests_name("program", tests, setup, teardown);
+}
