@@ -37,7 +37,7 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   Model *model = NULL;
   Status status = STATUS_OK;
   PerplexityTask task = {.pattern = config->data.val,
-                         .windows = config->eval.windows,
+                         .tokens = config->eval.tokens,
                          .progress = isatty(STDERR_FILENO) != 0 ? show_progress : NULL};
   TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
   TRY_GOTO(checkpoint_load_weights(evaluation->checkpoint, model_table(model), model_weights(model),
@@ -168,9 +168,6 @@ static Status load_config(const CommandLine *line, Config *config, Error *error)
 static Status check_config(const CommandLine *line, const Config *config, Error *error) {
   if (config->data.val[0] == '\0') {
     return fail(error, STATUS_CONFIG, "%s: data.val names no shards to evaluate on", line->arguments[0]);
-  }
-  if (config->eval.contexts.count == 0) {
-    return fail(error, STATUS_USAGE, "no context to evaluate at: give --context N or set eval.contexts");
   }
   return STATUS_OK;
 }

@@ -96,7 +96,7 @@ typedef struct CheckpointConfig {
 typedef struct EvalConfig {
   int64_t every; /* steps; 0: never while training */
   IntegerList contexts;
-  int64_t windows; /* per context at most; 0: all there are */
+  int64_t tokens; /* scored per context at most, in whole windows, at least one; 0: all there are */
 } EvalConfig;
 
 typedef struct LoggingConfig {

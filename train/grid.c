@@ -30,6 +30,7 @@ static Status run_rank(RankThread *self) {
                .data_size = (int)self->config->parallelism.data};
   const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
   Status status = STATUS_OK;
+  TRY_GOTO(config_check_world(self->config, self->world->size, &self->error), done);
   TRY_GOTO(comm_split(rank.world, rank.data_rank, &rank.ring, &self->error), done);
   TRY_GOTO(device_create((int)config_threads(self->config, cores), &rank.device, &self->error), done);
   status = self->rank_main(&rank, self->context, &self->error);

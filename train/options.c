@@ -166,8 +166,8 @@ static const Option table[] = {
      .help = "Steps between evaluations on data.val; 0: none while training."},
     {PLACE(eval, contexts), LIST(OPTION_INTEGERS, 1, MOST_TOKENS),
      .help = "Context lengths to evaluate at, as [1024, 8192]; empty: train.sequence_length."},
-    {PLACE(eval, windows), INTEGER("0", 0, MOST_TOKENS),
-     .help = "Windows per context at most; 0: all there are."},
+    {PLACE(eval, tokens), INTEGER("0", 0, MOST_TOKENS),
+     .help = "Tokens scored per context at most, in whole windows, at least one; 0: all there are."},
 
     {PLACE(logging, every), INTEGER("1", 1, MOST_TOKENS),
      .help = "Steps from one line on the terminal to the next."},

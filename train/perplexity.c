@@ -81,6 +81,13 @@ static Status reduce(const Rank *rank, Perplexity *result, Error *error) {
   return STATUS_OK;
 }
 
+/* The same tokens are scored at every context, as far as whole windows allow. */
+static int64_t window_count(const PerplexityTask *task, int64_t available) {
+  if (task->tokens == 0) return available;
+  const int64_t wanted = task->tokens < task->context ? 1 : task->tokens / task->context;
+  return wanted < available ? wanted : available;
+}
+
 Status perplexity_run(const Config *config, const Rank *rank, Model *model, const PerplexityTask *task,
                       Perplexity *result, Error *error) {
   const LoaderOptions options = {
@@ -102,8 +109,7 @@ Status perplexity_run(const Config *config, const Rank *rank, Model *model, cons
   *result = (Perplexity){.context = task->context};
   TRY_GOTO(memory_alloc((size_t)layout.local_length, sizeof(float), "losses", &nll, error), done);
   TRY_GOTO(loader_open(&options, &loader, error), done);
-  const int64_t available = loader_samples(loader);
-  result->windows = task->windows > 0 && task->windows < available ? task->windows : available;
+  result->windows = window_count(task, loader_samples(loader));
   /* Rings take turns at the windows; nothing joins them before the sums. */
   for (int64_t w = rank->data_rank; w < result->windows; w += rank->data_size) {
     TRY_GOTO(run_window(config, rank, model, loader, nll, result, error), done);

@@ -32,7 +32,7 @@ typedef struct PerplexityTask {
   const char *pattern; /* shards, as dataset_open takes them */
   int32_t end_of_document;
   int64_t context; /* tokens of a window; windows lie one behind the other from the start of the set */
-  int64_t windows; /* at most this many; 0: all */
+  int64_t tokens;  /* scored at most, in whole windows, at least one; 0: all */
   /* Called on world rank 0 after each of its windows, for a progress display; NULL: not. */
   void (*progress)(void *state, int64_t done, int64_t total);
   void *progress_state;

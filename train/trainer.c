@@ -34,7 +34,7 @@ static void destroy(Trainer *trainer) {
 
 static Status evaluate_context(Trainer *trainer, int64_t context, Error *error) {
   const Config *config = trainer->config;
-  PerplexityTask task = {.pattern = config->data.val, .context = context, .windows = config->eval.windows};
+  PerplexityTask task = {.pattern = config->data.val, .context = context, .tokens = config->eval.tokens};
   TRY(batches_end_of_document(config, task.pattern, &task.end_of_document, error));
   Perplexity result;
   TRY(perplexity_run(config, trainer->rank, trainer->evaluator, &task, &result, error));

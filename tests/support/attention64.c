@@ -31,6 +31,7 @@ static void multiply_add(const Attention64 *a, double factor, const double *m, i
   for (int64_t i = 0; i < t; i++) {
     for (int64_t j = 0; j < t; j++) {
       const double weight = factor * (transposed ? m[j * t + i] : m[i * t + j]);
+      if (weight == 0) continue; /* half of the pairs, under a causal mask */
       for (int64_t c = 0; c < a->head_dim; c++) out[i * out_row + c] += weight * x[j * x_row + c];
     }
   }
@@ -69,8 +70,7 @@ void attention64_forward(const Attention64 *a, double *out, double *lse) {
   free(p);
 }
 
-/* dp (T, T), the gradient by the probabilities, becomes the gradient by the scores: the softmax's Jacobian.
- */
+/* dp (T, T), the gradient by the probabilities, becomes that by the scores: the softmax's Jacobian. */
 static void softmax_backward(int64_t t, const double *p, double *dp) {
   for (int64_t i = 0; i < t; i++) {
     double sum = 0;

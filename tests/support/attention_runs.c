@@ -86,31 +86,48 @@ void attention_outputs_free(AttentionOutputs *o) {
 
 /* ---------------------------------------------------------------- an implementation at work */
 
-static int64_t run_length_of(const AttentionCase *c) {
+/* A run of tokens. */
+typedef struct Range {
+  int64_t start;
+  int64_t length;
+} Range;
+
+static int64_t query_run_size(const AttentionCase *c) {
   return c->run > 0 ? c->run : c->length;
 }
 
-static int64_t run_count(const AttentionCase *c) {
-  return (c->length + run_length_of(c) - 1) / run_length_of(c);
+static int64_t key_run_size(const AttentionCase *c) {
+  return c->key_run > 0 ? c->key_run : query_run_size(c);
 }
 
-static int64_t run_start(const AttentionCase *c, int64_t run) {
-  return run * run_length_of(c);
+static int64_t run_count(const AttentionCase *c, int64_t size) {
+  return (c->length + size - 1) / size;
 }
 
-static int64_t run_length(const AttentionCase *c, int64_t run) {
-  const int64_t left = c->length - run_start(c, run);
-  return left < run_length_of(c) ? left : run_length_of(c);
+/* Run `run` of a sequence that is cut into runs of `size` tokens. */
+static Range run_of(const AttentionCase *c, int64_t size, int64_t run) {
+  const int64_t left = c->length - run * size;
+  return (Range){.start = run * size, .length = left < size ? left : size};
+}
+
+/* Ranks pass on their two runs: at every second turn those of the rank before. */
+static int64_t zigzag_run(int64_t runs, int64_t query, int64_t turn) {
+  const int64_t ring = runs / 2;
+  const int64_t rank = query < ring ? query : runs - 1 - query;
+  const int64_t source = (rank - turn / 2 + ring) % ring;
+  return turn % 2 == 0 ? source : runs - 1 - source;
 }
 
 /* The key run that comes to query run `query` at turn `turn`. */
-static int64_t key_run(const AttentionCase *c, int64_t query, int64_t turn) {
-  const int64_t runs = run_count(c);
+static int64_t next_keys(const AttentionCase *c, int64_t query, int64_t turn) {
+  const int64_t runs = run_count(c, key_run_size(c));
   switch (c->order) {
   case ORDER_DESCENDING:
     return runs - 1 - turn;
   case ORDER_RING:
     return (query - turn + runs) % runs;
+  case ORDER_ZIGZAG:
+    return zigzag_run(runs, query, turn);
   case ORDER_ASCENDING:
   default:
     return turn;
@@ -128,12 +145,12 @@ typedef struct Work {
 } Work;
 
 static void pack_keys(Work *w) {
-  for (int64_t run = 0; run < run_count(w->c); run++) {
-    const int64_t length = run_length(w->c, run);
-    const int64_t row = run_start(w->c, run) * w->in->k_stride;
-    w->kv[run] = allocate_dirty(w->ops->kv_bytes(&w->in->dims, length));
-    w->dkv[run] = attention_memory(w->ops->dkv_bytes(&w->in->dims, length));
-    w->ops->pack_kv(&w->device, &w->in->dims, length, w->in->k + row, w->in->v + row, w->in->k_stride,
+  for (int64_t run = 0; run < run_count(w->c, key_run_size(w->c)); run++) {
+    const Range keys = run_of(w->c, key_run_size(w->c), run);
+    const int64_t row = keys.start * w->in->k_stride;
+    w->kv[run] = allocate_dirty(w->ops->kv_bytes(&w->in->dims, keys.length));
+    w->dkv[run] = attention_memory(w->ops->dkv_bytes(&w->in->dims, keys.length));
+    w->ops->pack_kv(&w->device, &w->in->dims, keys.length, w->in->k + row, w->in->v + row, w->in->k_stride,
                     w->kv[run]);
   }
 }
@@ -141,34 +158,35 @@ static void pack_keys(Work *w) {
 /* out (length, H, D), lse (H, length) of one run of queries. */
 static void run_forward(Work *w, int64_t query, float *out, float *lse) {
   const AttentionDims *dims = &w->in->dims;
-  const int64_t start = run_start(w->c, query);
-  const int64_t length = run_length(w->c, query);
-  void *state = allocate_dirty(w->ops->forward_bytes(dims, length));
-  w->ops->forward_begin(&w->device, dims, length, w->in->q + start * w->in->q_stride, w->in->q_stride, state);
-  for (int64_t turn = 0; turn < run_count(w->c); turn++) {
-    const int64_t key = key_run(w->c, query, turn);
-    w->ops->forward_block(&w->device, dims, length, w->c->origin + start, w->first_key + start, state,
-                          run_length(w->c, key), w->c->origin + run_start(w->c, key), w->kv[key]);
+  const Range run = run_of(w->c, query_run_size(w->c), query);
+  void *state = allocate_dirty(w->ops->forward_bytes(dims, run.length));
+  w->ops->forward_begin(&w->device, dims, run.length, w->in->q + run.start * w->in->q_stride, w->in->q_stride,
+                        state);
+  for (int64_t turn = 0; turn < run_count(w->c, key_run_size(w->c)); turn++) {
+    const int64_t key = next_keys(w->c, query, turn);
+    const Range keys = run_of(w->c, key_run_size(w->c), key);
+    w->ops->forward_block(&w->device, dims, run.length, w->c->origin + run.start, w->first_key + run.start,
+                          state, keys.length, w->c->origin + keys.start, w->kv[key]);
   }
-  w->ops->forward_end(&w->device, dims, length, state, out, lse);
+  w->ops->forward_end(&w->device, dims, run.length, state, out, lse);
   free(state);
 }
 
 /* dq (length, H, D) with holes of one run of queries; adds to the runs' dkv. */
 static void run_backward(Work *w, int64_t query, const float *out, const float *lse, float *dq) {
   const AttentionDims *dims = &w->in->dims;
-  const int64_t start = run_start(w->c, query);
-  const int64_t length = run_length(w->c, query);
-  void *state = allocate_dirty(w->ops->backward_bytes(dims, length));
-  w->ops->backward_begin(&w->device, dims, length, w->in->q + start * w->in->q_stride, w->in->q_stride, out,
-                         w->in->dout + start * dims->heads * dims->head_dim, lse, state);
-  for (int64_t turn = 0; turn < run_count(w->c); turn++) {
-    const int64_t key = key_run(w->c, query, turn);
-    w->ops->backward_block(&w->device, dims, length, w->c->origin + start, w->first_key + start, state,
-                           run_length(w->c, key), w->c->origin + run_start(w->c, key), w->kv[key],
-                           w->dkv[key]);
+  const Range run = run_of(w->c, query_run_size(w->c), query);
+  void *state = allocate_dirty(w->ops->backward_bytes(dims, run.length));
+  w->ops->backward_begin(&w->device, dims, run.length, w->in->q + run.start * w->in->q_stride,
+                         w->in->q_stride, out, w->in->dout + run.start * dims->heads * dims->head_dim, lse,
+                         state);
+  for (int64_t turn = 0; turn < run_count(w->c, key_run_size(w->c)); turn++) {
+    const int64_t key = next_keys(w->c, query, turn);
+    const Range keys = run_of(w->c, key_run_size(w->c), key);
+    w->ops->backward_block(&w->device, dims, run.length, w->c->origin + run.start, w->first_key + run.start,
+                           state, keys.length, w->c->origin + keys.start, w->kv[key], w->dkv[key]);
   }
-  w->ops->backward_end(&w->device, dims, length, state, dq, w->in->q_stride);
+  w->ops->backward_end(&w->device, dims, run.length, state, dq, w->in->q_stride);
   free(state);
 }
 
@@ -176,25 +194,26 @@ static void run_backward(Work *w, int64_t query, const float *out, const float *
 static void close_holes(int64_t length, int64_t row, int64_t stride, const float *from, float *to) {
   for (int64_t i = 0; i < length; i++) {
     memcpy(to + i * row, from + i * stride, (size_t)row * sizeof *to);
-    for (int64_t j = row; j < stride; j++)
+    for (int64_t j = row; j < stride; j++) {
       if (!isnan(from[i * stride + j])) abort();
+    }
   }
 }
 
 static void run_queries(Work *w, int64_t query, AttentionOutputs *o) {
   const AttentionDims *dims = &w->in->dims;
-  const int64_t start = run_start(w->c, query);
-  const int64_t length = run_length(w->c, query);
+  const Range run = run_of(w->c, query_run_size(w->c), query);
   const int64_t row = dims->heads * dims->head_dim;
-  float *out = o->out + start * row;
-  float *lse = allocate_dirty((size_t)(length * dims->heads) * sizeof *lse);
-  float *dq = allocate_dirty((size_t)(length * w->in->q_stride) * sizeof *dq);
+  float *out = o->out + run.start * row;
+  float *lse = allocate_dirty((size_t)(run.length * dims->heads) * sizeof *lse);
+  float *dq = allocate_dirty((size_t)(run.length * w->in->q_stride) * sizeof *dq);
   run_forward(w, query, out, lse);
   run_backward(w, query, out, lse, dq);
   for (int64_t head = 0; head < dims->heads; head++) {
-    memcpy(o->lse + head * w->c->length + start, lse + head * length, (size_t)length * sizeof *lse);
+    memcpy(o->lse + head * w->c->length + run.start, lse + head * run.length,
+           (size_t)run.length * sizeof *lse);
   }
-  close_holes(length, row, w->in->q_stride, dq, o->dq + start * row);
+  close_holes(run.length, row, w->in->q_stride, dq, o->dq + run.start * row);
   free(lse);
   free(dq);
 }
@@ -202,15 +221,14 @@ static void run_queries(Work *w, int64_t query, AttentionOutputs *o) {
 static void unpack_gradients(Work *w, AttentionOutputs *o) {
   const AttentionDims *dims = &w->in->dims;
   const int64_t row = dims->kv_heads * dims->head_dim;
-  for (int64_t run = 0; run < run_count(w->c); run++) {
-    const int64_t start = run_start(w->c, run);
-    const int64_t length = run_length(w->c, run);
-    const size_t bytes = (size_t)(length * w->in->k_stride) * sizeof(float);
+  for (int64_t run = 0; run < run_count(w->c, key_run_size(w->c)); run++) {
+    const Range keys = run_of(w->c, key_run_size(w->c), run);
+    const size_t bytes = (size_t)(keys.length * w->in->k_stride) * sizeof(float);
     float *dk = allocate_dirty(bytes);
     float *dv = allocate_dirty(bytes);
-    w->ops->unpack_dkv(&w->device, dims, length, w->dkv[run], dk, dv, w->in->k_stride);
-    close_holes(length, row, w->in->k_stride, dk, o->dk + start * row);
-    close_holes(length, row, w->in->k_stride, dv, o->dv + start * row);
+    w->ops->unpack_dkv(&w->device, dims, keys.length, w->dkv[run], dk, dv, w->in->k_stride);
+    close_holes(keys.length, row, w->in->k_stride, dk, o->dk + keys.start * row);
+    close_holes(keys.length, row, w->in->k_stride, dv, o->dv + keys.start * row);
     free(dk);
     free(dv);
     free(w->kv[run]);
@@ -228,12 +246,12 @@ AttentionOutputs attention_attend(const AttentionOps *ops, int threads, const At
                         .dk = allocate_dirty(k_bytes),
                         .dv = allocate_dirty(k_bytes)};
   Work w = {.ops = ops, .device = {.threads = threads}, .c = c, .in = in};
-  w.kv = attention_memory((size_t)run_count(c) * sizeof *w.kv);
-  w.dkv = attention_memory((size_t)run_count(c) * sizeof *w.dkv);
+  w.kv = attention_memory((size_t)run_count(c, key_run_size(c)) * sizeof *w.kv);
+  w.dkv = attention_memory((size_t)run_count(c, key_run_size(c)) * sizeof *w.dkv);
   w.first_key = attention_memory((size_t)c->length * sizeof *w.first_key);
   for (int64_t i = 0; i < c->length; i++) w.first_key[i] = c->origin + in->first_key[i];
   pack_keys(&w);
-  for (int64_t query = 0; query < run_count(c); query++) run_queries(&w, query, &o);
+  for (int64_t query = 0; query < run_count(c, query_run_size(c)); query++) run_queries(&w, query, &o);
   unpack_gradients(&w, &o);
   free(w.kv);
   free(w.dkv);

@@ -12,7 +12,8 @@
 typedef enum KeyOrder {
   ORDER_ASCENDING,  /* from the first key */
   ORDER_DESCENDING, /* from the last key: unseen runs, the diagonal run, then the older ones */
-  ORDER_RING        /* the queries' own run, then the ones before it, around */
+  ORDER_RING,       /* the queries' own run, then the ones before it, around */
+  ORDER_ZIGZAG      /* as on a ring of zigzag ranks: rank r of R brings runs r and 2R-1-r; needs 2R runs */
 } KeyOrder;
 
 /* A sequence, how it is cut into runs, and what each token may see. Zero means the plain case. */
@@ -24,6 +25,7 @@ typedef struct AttentionCase {
   int64_t head_dim;
   int64_t run; /* length of the runs (the last may be shorter); 0: one run */
   KeyOrder order;
+  int64_t key_run;     /* length of the runs of keys where it is another */
   int64_t window;      /* a token sees at most this many keys */
   int64_t document;    /* documents of about this many tokens */
   int64_t blind_start; /* tokens [blind_start, blind_end) see nothing */

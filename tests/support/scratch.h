@@ -17,7 +17,7 @@ char *scratch_path(const char *directory, const char *name);
 void scratch_write(const char *path, const void *data, size_t bytes);
 void scratch_write_text(const char *path, const char *text);
 
-/* Reads a file whole, with a zero behind it, for the caller to free. */
+/* Reads a text file whole, with a zero behind it, for the caller to free. */
 char *scratch_read(const char *path);
 
 #endif

@@ -109,7 +109,7 @@ static void test_every_section(void **state) {
                              "optimizer: {learning_rate: 1e-2, beta1: 0.8, clip_grad: 0}\n"
                              "scheduler: {name: wsd, warmup_steps: 5, min_lr_ratio: 0}\n"
                              "checkpoint: {every: 7, keep: 4, resume: never}\n"
-                             "eval: {every: 9, contexts: [32, 500], windows: 2}\n"
+                             "eval: {every: 9, contexts: [32, 500], tokens: 1000}\n"
                              "logging: {every: 10}\n",
                              NULL, 0);
   assert_string_equal(config.run.name, "a");

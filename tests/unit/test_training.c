@@ -94,15 +94,14 @@ static void test_sequence_schedule(void **state) {
 typedef struct EvalTask {
   const Config *config;
   int64_t context;
-  int64_t windows;
+  int64_t tokens;
   Perplexity result; /* written by world rank 0 */
 } EvalTask;
 
 static Status evaluate_rank(Rank *rank, void *context, Error *error) {
   EvalTask *test = context;
   const ModelOptions options = {.config = test->config->model, .loss_chunk = 64};
-  PerplexityTask task = {
-      .pattern = test->config->data.val, .context = test->context, .windows = test->windows};
+  PerplexityTask task = {.pattern = test->config->data.val, .context = test->context, .tokens = test->tokens};
   Model *model = NULL;
   Perplexity result;
   TRY(batches_end_of_document(test->config, task.pattern, &task.end_of_document, error));
@@ -116,17 +115,17 @@ static Status evaluate_rank(Rank *rank, void *context, Error *error) {
 }
 
 static Perplexity evaluate(const char *directory, const char *ring, const char *data, int64_t context,
-                           int64_t windows) {
+                           int64_t tokens) {
   const char *const overrides[] = {ring, data, NULL};
   const Config config = training_config(directory, "eval", overrides);
-  EvalTask task = {.config = &config, .context = context, .windows = windows};
+  EvalTask task = {.config = &config, .context = context, .tokens = tokens};
   Error error = {0};
   if (grid_run(&config, evaluate_rank, &task, &error) != STATUS_OK) fail_msg("%s", error.text);
   return task.result;
 }
 
 static void test_perplexity(void **state) {
-  const Perplexity one = evaluate(directory_of(state), "parallelism.ring=1", "parallelism.data=1", 300, 5);
+  const Perplexity one = evaluate(directory_of(state), "parallelism.ring=1", "parallelism.data=1", 300, 1650);
   assert_int_equal(one.windows, 5);
   assert_int_equal(one.total.tokens, 1500);
   PerplexityBucket sum = {0};
@@ -142,8 +141,8 @@ static void test_perplexity(void **state) {
   check_within("sum of the buckets", fabs(sum.nll - one.total.nll) / one.total.nll, 1e-12);
   const char *const rings[] = {"parallelism.ring=2", "parallelism.ring=3", "parallelism.ring=4"};
   for (int i = 0; i < 3; i++) {
-    const Perplexity other =
-        evaluate(directory_of(state), rings[i], i == 1 ? "parallelism.data=2" : "parallelism.data=1", 300, 5);
+    const Perplexity other = evaluate(directory_of(state), rings[i],
+                                      i == 1 ? "parallelism.data=2" : "parallelism.data=1", 300, 1650);
     assert_int_equal(other.total.tokens, one.total.tokens);
     check_within(rings[i], fabs(perplexity_mean(&other.total) - perplexity_mean(&one.total)), 1e-6);
   }

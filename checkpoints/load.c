@@ -1,0 +1,158 @@
+/* Finding a checkpoint that is whole, and loading it on any grid. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "checkpoints/agree.h"
+#include "checkpoints/checkpoint.h"
+#include "checkpoints/directory.h"
+#include "checkpoints/moments.h"
+#include "checkpoints/retention.h"
+#include "checkpoints/verify.h"
+#include "checkpoints/weights.h"
+#include "kernels/base/file.h"
+
+/* ---------------------------------------------------------------- finding */
+
+/* Verifies one of the list, whose name must tell the step that it holds. */
+static Status verify_listed(const StepDirectory *entry, CheckpointManifest *manifest, Error *error) {
+  TRY(checkpoint_verify(entry->path, manifest, error));
+  if (manifest->step == entry->step) return STATUS_OK;
+  return fail(error, STATUS_DATA, "%s: holds step %lld: rename it", entry->path, (long long)manifest->step);
+}
+
+/* The newest of the list that verifies; found->path stays empty without one. */
+static Status find_newest(const StepDirectory *list, int64_t count, const CheckpointLog *log,
+                          Checkpoint *found, int64_t *damaged, Error *error) {
+  *damaged = 0;
+  for (int64_t i = count - 1; i >= 0; i--) {
+    if (list[i].kind == STEP_TEMPORARY) continue;
+    Error reason = {0};
+    const Status status = verify_listed(&list[i], &found->manifest, &reason);
+    if (status == STATUS_OK) {
+      memcpy(found->path, list[i].path, sizeof found->path);
+      return STATUS_OK;
+    }
+    if (status == STATUS_SYSTEM) return fail(error, status, "%s", reason.text);
+    warn(log, "%s: is damaged and left out: %s", list[i].path, reason.text);
+    (*damaged)++;
+  }
+  found->manifest = (CheckpointManifest){0};
+  return STATUS_OK;
+}
+
+static Status find_locally(const char *directory, const CheckpointLog *log, Checkpoint *found, Error *error) {
+  StepDirectory *list = NULL;
+  int64_t count = 0;
+  int64_t damaged = 0;
+  TRY(directory_list(directory, &list, &count, error));
+  Status status = find_newest(list, count, log, found, &damaged, error);
+  free(list);
+  if (status == STATUS_OK && found->path[0] == '\0' && damaged > 0) {
+    status = fail(error, STATUS_DATA,
+                  "%s: none of its %lld checkpoints is whole: move them away to start anew, or name another "
+                  "one by checkpoint.resume",
+                  directory, (long long)damaged);
+  }
+  return status;
+}
+
+/* Rank 0's result for all. */
+static Status share(Comm *world, Status local, Checkpoint *found, Error *error) {
+  TRY(agree(world, local, error));
+  return comm_broadcast(world, 0, found, sizeof *found, error);
+}
+
+Status checkpoint_find(const char *directory, const CheckpointLog *log, Comm *world, Checkpoint *found,
+                       Error *error) {
+  memset(found, 0, sizeof *found);
+  Status status = STATUS_OK;
+  if (world->rank == 0) status = find_locally(directory, log, found, error);
+  return share(world, status, found, error);
+}
+
+static Status open_locally(const char *path, Checkpoint *found, Error *error) {
+  TRY(checkpoint_verify(path, &found->manifest, error));
+  return directory_copy(path, found->path, error);
+}
+
+Status checkpoint_open(const char *path, Comm *world, Checkpoint *found, Error *error) {
+  memset(found, 0, sizeof *found);
+  Status status = STATUS_OK;
+  if (world->rank == 0) status = open_locally(path, found, error);
+  return share(world, status, found, error);
+}
+
+/* ---------------------------------------------------------------- loading */
+
+static Status load_locally(const char *path, const CheckpointTarget *target, Error *error) {
+  char weights[PATH_MAX];
+  CheckpointManifest manifest;
+  ManifestFiles files = {0};
+  TRY(directory_join(path, WEIGHTS_NAME, weights, error));
+  TRY(weights_read(weights, target->table, target->weights, error));
+  TRY(manifest_read(path, &manifest, &files, error));
+  const Status status = moments_read(path, &files, target, error);
+  free(files.files);
+  return status;
+}
+
+Status checkpoint_load(const Checkpoint *checkpoint, const CheckpointTarget *target, Comm *world,
+                       Error *error) {
+  return agree(world, load_locally(checkpoint->path, target, error), error);
+}
+
+/* ---------------------------------------------------------------- weights alone */
+
+/* Verifies the model file of a checkpoint; the optimizer's files, which people remove to save space, are not
+ * looked at. A directory without a manifest is somebody else's. */
+static Status verify_model(const char *directory, Error *error) {
+  char path[PATH_MAX];
+  CheckpointManifest manifest;
+  ManifestFiles files = {0};
+  Status status = STATUS_OK;
+  TRY(directory_join(directory, MANIFEST_NAME, path, error));
+  if (!file_exists(path)) return STATUS_OK;
+  TRY(manifest_read(directory, &manifest, &files, error));
+  for (int64_t i = 0; i < files.count && status == STATUS_OK; i++) {
+    if (strcmp(files.files[i].name, WEIGHTS_NAME) == 0) {
+      status = verify_file(directory, &files.files[i], true, error);
+    }
+  }
+  free(files.files);
+  return status;
+}
+
+/* The file of weights that `path` means. */
+static Status weights_path(const char *path, char file[PATH_MAX], Error *error) {
+  char index[PATH_MAX];
+  struct stat info;
+  if (stat(path, &info) != 0) {
+    return fail_errno(error, STATUS_NO_INPUT, errno, "%s: cannot be opened", path);
+  }
+  if (!S_ISDIR(info.st_mode)) return directory_copy(path, file, error);
+  TRY(directory_join(path, WEIGHTS_NAME, file, error));
+  TRY(directory_join(path, WEIGHTS_NAME ".index.json", index, error));
+  if (!file_exists(file) && file_exists(index)) {
+    return fail(error, STATUS_NO_INPUT,
+                "%s: the model is split over several files; only one file, " WEIGHTS_NAME ", can be read",
+                path);
+  }
+  return STATUS_OK;
+}
+
+/* Rank 0 alone. */
+static Status choose_weights(const char *path, char file[PATH_MAX], Error *error) {
+  TRY(weights_path(path, file, error));
+  if (strcmp(path, file) == 0) return STATUS_OK;
+  return verify_model(path, error);
+}
+
+Status checkpoint_load_weights(const char *path, const TensorTable *table, float *weights, Comm *world,
+                               Error *error) {
+  char file[PATH_MAX] = "";
+  TRY(agree(world, world->rank == 0 ? choose_weights(path, file, error) : STATUS_OK, error));
+  TRY(comm_broadcast(world, 0, file, sizeof file, error));
+  return agree(world, weights_read(file, table, weights, error), error);
+}

@@ -1,0 +1,210 @@
+/* Saving a checkpoint, durably and on all ranks alike. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <zlib.h>
+
+#include "checkpoints/agree.h"
+#include "checkpoints/checkpoint.h"
+#include "checkpoints/directory.h"
+#include "checkpoints/moments.h"
+#include "checkpoints/retention.h"
+#include "checkpoints/weights.h"
+#include "kernels/base/file.h"
+#include "kernels/base/memory.h"
+
+#define MEBIBYTE 1048576.0
+
+/* Files that rank 0 writes besides its moments: weights, two configurations. */
+#define SHARED_FILES 3
+
+/* Elements of the flat table whose moments a rank holds. */
+typedef struct Range {
+  int64_t begin;
+  int64_t end;
+} Range;
+
+/* One save under way, as one rank sees it. */
+typedef struct Save {
+  const char *directory;
+  const CheckpointManifest *manifest;
+  const CheckpointState *state;
+  const CheckpointLog *log;
+  Comm *world;
+  char temporary[PATH_MAX];
+  char final[PATH_MAX];
+  char old[PATH_MAX];
+  Range *ranges;        /* (ranks) */
+  ManifestFile *files;  /* (SHARED_FILES + ranks): shared ones, then one a rank */
+  ManifestFile moments; /* this rank's */
+} Save;
+
+void checkpoint_range(int64_t total, int rank, int ranks, int64_t *begin, int64_t *end) {
+  /* Quotient and remainder apart, so that no product exceeds `total` by much. */
+  const int64_t quotient = total / ranks;
+  const int64_t remainder = total % ranks;
+  *begin = quotient * rank + remainder * rank / ranks;
+  *end = quotient * (rank + 1) + remainder * (rank + 1) / ranks;
+}
+
+/* ---------------------------------------------------------------- before writing */
+
+static Status check_space(const Save *save, Error *error) {
+  const TensorTable *table = save->state->table;
+  struct statvfs info;
+  if (statvfs(save->directory, &info) != 0) {
+    return fail_errno(error, STATUS_IO, errno, "%s: its free space cannot be asked", save->directory);
+  }
+  /* Weights and two moments in float; a kibibyte of headers for each tensor and each rank's share of one. */
+  const double headers = 1024.0 * (double)(4 * table->size + 8 * (int64_t)save->world->size) + MEBIBYTE;
+  const double needed = 3.0 * (double)sizeof(float) * (double)table->total + headers;
+  const double free_bytes = (double)info.f_bavail * (double)info.f_frsize;
+  if (free_bytes < needed) {
+    return fail(error, STATUS_IO,
+                "%s: a checkpoint needs %.1f MiB, the disk has %.1f MiB left: make room or choose another "
+                "run.dir",
+                save->directory, needed / MEBIBYTE, free_bytes / MEBIBYTE);
+  }
+  return STATUS_OK;
+}
+
+/* What each rank does before the first collective call; rank 0 makes the temporary directory. */
+static Status prepare(Save *save, Error *error) {
+  const size_t ranks = (size_t)save->world->size;
+  const int64_t step = save->manifest->step;
+  TRY(directory_step(save->directory, step, STEP_TEMPORARY, save->temporary, error));
+  TRY(directory_step(save->directory, step, STEP_FINAL, save->final, error));
+  TRY(directory_step(save->directory, step, STEP_OLD, save->old, error));
+  TRY(memory_alloc(ranks, sizeof *save->ranges, "ranges of ranks", (void **)&save->ranges, error));
+  TRY(memory_alloc(SHARED_FILES + ranks, sizeof *save->files, "files of a checkpoint", (void **)&save->files,
+                   error));
+  if (save->world->rank != 0) return STATUS_OK;
+  if (!file_exists(save->directory)) {
+    TRY(file_make_directory(save->directory, error));
+    TRY(file_sync_parent(save->directory, error));
+  }
+  checkpoint_clean(save->directory, save->log);
+  TRY(check_space(save, error));
+  if (file_exists(save->temporary)) {
+    return fail(error, STATUS_IO, "%s: is left over and in the way: remove it", save->temporary);
+  }
+  return file_make_directory(save->temporary, error);
+}
+
+/* Every rank sees all ranges, so that all come to the same result. */
+static Status check_ranges(Save *save, Error *error) {
+  const Range own = {save->state->moments_begin, save->state->moments_end};
+  int64_t end = 0;
+  TRY(comm_all_gather(save->world, &own, save->ranges, sizeof own, error));
+  for (int rank = 0; rank < save->world->size; rank++) {
+    const Range range = save->ranges[rank];
+    if (range.begin != end || range.end < range.begin) {
+      return fail(error, STATUS_INTERNAL, "the moments of rank %d begin at element %lld, not at %lld", rank,
+                  (long long)range.begin, (long long)end);
+    }
+    end = range.end;
+  }
+  if (end == save->state->table->total) return STATUS_OK;
+  return fail(error, STATUS_INTERNAL, "the moments of all ranks end at element %lld, not at %lld",
+              (long long)end, (long long)save->state->table->total);
+}
+
+/* ---------------------------------------------------------------- writing */
+
+static Status write_text(const Save *save, const char *name, const char *text, ManifestFile *out,
+                         Error *error) {
+  char path[PATH_MAX];
+  File file = FILE_CLOSED;
+  Status status = STATUS_OK;
+  const size_t bytes = strlen(text);
+  TRY(directory_join(save->temporary, name, path, error));
+  TRY(file_create(path, &file, error));
+  TRY_GOTO(file_write_all(&file, text, bytes, error), close);
+  TRY_GOTO(file_sync_close(&file, error), close);
+  (void)snprintf(out->name, sizeof out->name, "%s", name);
+  out->size = (int64_t)bytes;
+  out->crc32 = (uint32_t)crc32_z(0, (const Bytef *)text, bytes);
+close:
+  file_close(&file);
+  return status;
+}
+
+static Status write_files(Save *save, Error *error) {
+  const CheckpointState *state = save->state;
+  char path[PATH_MAX];
+  TRY(moments_write(save->temporary, save->world->rank, save->world->size, state, &save->moments, error));
+  if (save->world->rank != 0) return STATUS_OK;
+  TRY(directory_join(save->temporary, WEIGHTS_NAME, path, error));
+  TRY(weights_write(path, state->table, state->weights, &save->files[0], error));
+  TRY(write_text(save, "config.json", state->model_config, &save->files[1], error));
+  return write_text(save, "config.yaml", state->run_config, &save->files[2], error);
+}
+
+/* ---------------------------------------------------------------- making it count */
+
+/* Gives the temporary directory its final name. One that has this name already steps aside under a name that
+ * checkpoint_find knows too, so that a whole checkpoint of this step exists at every moment. */
+static Status publish(const Save *save, Error *error) {
+  const bool replaces = file_exists(save->final);
+  if (replaces) TRY(file_rename(save->final, save->old, error));
+  const Status status = file_rename(save->temporary, save->final, error);
+  if (status != STATUS_OK) {
+    Error ignored = {0};
+    if (replaces) (void)file_rename(save->old, save->final, &ignored);
+    return status;
+  }
+  return file_sync_directory(save->directory, error);
+}
+
+/* Rank 0, after every rank has written its files. */
+static Status commit(const Save *save, Error *error) {
+  const TensorTable *table = save->state->table;
+  const ManifestFiles files = {.files = save->files, .count = SHARED_FILES + save->world->size};
+  CheckpointManifest manifest = *save->manifest;
+  CheckpointManifest read_back;
+  manifest.time = (int64_t)time(NULL);
+  manifest.parameters = table->total;
+  manifest.tensors = table->size;
+  manifest.model_crc32 = manifest_model_crc32(table);
+  TRY(file_sync_directory(save->temporary, error));
+  TRY(manifest_write(save->temporary, &manifest, &files, error));
+  TRY(file_sync_directory(save->temporary, error));
+  TRY(checkpoint_verify(save->temporary, &read_back, error));
+  return publish(save, error);
+}
+
+static Status save_collectively(Save *save, Error *error) {
+  Comm *world = save->world;
+  TRY(agree(world, prepare(save, error), error));
+  TRY(check_ranges(save, error));
+  TRY(agree(world, write_files(save, error), error));
+  TRY(comm_all_gather(world, &save->moments, save->files + SHARED_FILES, sizeof save->moments, error));
+  return agree(world, world->rank == 0 ? commit(save, error) : STATUS_OK, error);
+}
+
+static void clean_up(const Save *save, const char *path) {
+  Error error = {0};
+  if (directory_remove(path, &error) != STATUS_OK) warn(save->log, "%s", error.text);
+}
+
+Status checkpoint_save(const char *directory, int64_t keep, const CheckpointManifest *manifest,
+                       const CheckpointState *state, const CheckpointLog *log, Comm *world, Error *error) {
+  Save save = {.directory = directory, .manifest = manifest, .state = state, .log = log, .world = world};
+  if (keep < 2) {
+    return fail(error, STATUS_CONFIG, "checkpoint.keep is %lld: at least 2 checkpoints must stay",
+                (long long)keep);
+  }
+  const Status status = save_collectively(&save, error);
+  if (world->rank == 0 && status == STATUS_OK) {
+    clean_up(&save, save.old);
+    retention_apply(directory, keep, manifest->step, log);
+  } else if (world->rank == 0 && save.temporary[0] != '\0') {
+    clean_up(&save, save.temporary);
+  }
+  free(save.files);
+  free(save.ranges);
+  return status;
+}

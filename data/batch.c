@@ -1,0 +1,163 @@
+/* Reads one batch of one rank. */
+#include "data/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/permutation.h"
+#include "kernels/base/memory.h"
+#include "kernels/ops.h"
+
+static Status check_options(const LoaderOptions *options, Error *error) {
+  const bool good = options->vocab_size >= 1 && options->vocab_size <= INT32_MAX &&
+                    options->end_of_document >= -1 && options->sequence_length >= 1 &&
+                    options->micro_batch >= 1 && options->ring_size >= 1 && options->ring_rank >= 0 &&
+                    options->ring_rank < options->ring_size && options->data_size >= 1 &&
+                    options->data_rank >= 0 && options->data_rank < options->data_size &&
+                    options->first_sample >= 0 && options->read_ahead >= 1;
+  if (good) return STATUS_OK;
+  return fail(
+      error, STATUS_CONFIG,
+      "%s: cannot be read with vocabulary %lld, sequence length %lld, batch %lld, ring rank %d of %d, "
+      "data rank %d of %d, first sample %lld, %d batches ahead: one of them is out of range",
+      options->pattern, (long long)options->vocab_size, (long long)options->sequence_length,
+      (long long)options->micro_batch, options->ring_rank, options->ring_size, options->data_rank,
+      options->data_size, (long long)options->first_sample, options->read_ahead);
+}
+
+Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *error) {
+  *out = (BatchReader){0};
+  Status status = STATUS_OK;
+  BatchReader reader = {.options = *options};
+  void *run = NULL;
+  TRY(check_options(options, error));
+  reader.options.pattern = NULL; /* the caller's */
+  reader.pattern = strdup(options->pattern);
+  if (reader.pattern == NULL) return fail(error, STATUS_SYSTEM, "%s: no memory left", options->pattern);
+  reader.layout = layout_zigzag(options->sequence_length, options->ring_rank, options->ring_size);
+  TRY_GOTO(dataset_open(options->pattern, options->vocab_size, &reader.dataset, error), close);
+  reader.samples = (dataset_tokens(reader.dataset) - 1) / options->sequence_length;
+  if (reader.samples < 1) {
+    status = fail(
+        error, STATUS_DATA,
+        "%s: holds %lld tokens, less than one sequence of %lld and the target of its last token: give "
+        "more text or a shorter sequence length",
+        options->pattern, (long long)dataset_tokens(reader.dataset), (long long)options->sequence_length);
+    goto close;
+  }
+  TRY_GOTO(memory_alloc((size_t)reader.layout.runs[0].length + 2, sizeof *reader.run, "tokens of a run", &run,
+                        error),
+           close);
+  reader.run = run;
+  *out = reader;
+  return STATUS_OK;
+close:
+  batch_reader_close(&reader);
+  return status;
+}
+
+void batch_reader_close(BatchReader *reader) {
+  dataset_close(reader->dataset);
+  free(reader->run);
+  free(reader->pattern);
+  *reader = (BatchReader){0};
+}
+
+Status batch_alloc(const BatchReader *reader, Batch *out, Error *error) {
+  const size_t sequences = (size_t)reader->options.micro_batch;
+  const size_t row = (size_t)reader->layout.local_length;
+  Status status = STATUS_OK;
+  void *tokens = NULL;
+  void *targets = NULL;
+  void *samples = NULL;
+  void *starts = NULL;
+  void *offsets = NULL;
+  *out = (Batch){0};
+  TRY_GOTO(memory_alloc(sequences, row * sizeof *out->tokens, "tokens of a batch", &tokens, error), done);
+  TRY_GOTO(memory_alloc(sequences, row * sizeof *out->targets, "targets of a batch", &targets, error), done);
+  TRY_GOTO(memory_alloc(sequences, sizeof *out->samples, "samples of a batch", &samples, error), done);
+  TRY_GOTO(memory_alloc(sequences, row * sizeof *out->document_starts, "document starts", &starts, error),
+           done);
+  TRY_GOTO(memory_alloc(sequences + 1, sizeof *out->document_offsets, "document offsets", &offsets, error),
+           done);
+done:
+  *out = (Batch){.sequences = reader->options.micro_batch,
+                 .layout = reader->layout,
+                 .tokens = tokens,
+                 .targets = targets,
+                 .samples = samples,
+                 .document_starts = starts,
+                 .document_offsets = offsets};
+  if (status != STATUS_OK) batch_free(out);
+  return status;
+}
+
+void batch_free(Batch *batch) {
+  free(batch->tokens);
+  free(batch->targets);
+  free(batch->samples);
+  free(batch->document_starts);
+  free(batch->document_offsets);
+  *batch = (Batch){0};
+}
+
+/* The sample of a draw of the whole run. */
+static Status find_sample(const BatchReader *reader, int64_t draw, int64_t *sample, Error *error) {
+  const LoaderOptions *options = &reader->options;
+  if (options->shuffle) {
+    const Permutation permutation =
+        permutation_make(options->seed, draw / reader->samples, options->sequence_length, reader->samples);
+    *sample = permutation_apply(&permutation, draw % reader->samples);
+    return STATUS_OK;
+  }
+  *sample = draw;
+  if (draw < reader->samples) return STATUS_OK;
+  return fail(error, STATUS_DATA, "%s: sample %lld was asked for, but the set holds %lld of %lld tokens",
+              reader->pattern, (long long)draw, (long long)reader->samples,
+              (long long)options->sequence_length);
+}
+
+/* Reads one run of a sample into its part of the row and appends its document starts. */
+static Status read_run(BatchReader *reader, int64_t sample, Run run, int32_t *tokens, int32_t *targets,
+                       Batch *batch, int64_t *start_count, Error *error) {
+  const int64_t length = reader->options.sequence_length;
+  const int64_t left = length - run.start;
+  const int64_t valid = left < 0 ? 0 : (left < run.length ? left : run.length);
+  const int64_t before = run.start > 0 ? 1 : 0;
+  const int32_t end_of_document = reader->options.end_of_document;
+  if (valid > 0) {
+    TRY(dataset_read(reader->dataset, sample * length + run.start - before, before + valid + 1, reader->run,
+                     error));
+  }
+  for (int64_t i = 0; i < run.length; i++) {
+    tokens[i] = i < valid ? reader->run[before + i] : 0;
+    targets[i] = i < valid ? reader->run[before + i + 1] : IGNORED_TARGET;
+  }
+  /* The first position of a sample begins a document in any case and is not listed. */
+  for (int64_t i = 1 - before; i < valid; i++) {
+    if (end_of_document >= 0 && reader->run[before + i - 1] == end_of_document) {
+      batch->document_starts[(*start_count)++] = run.start + i;
+    }
+  }
+  return STATUS_OK;
+}
+
+Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error) {
+  const LoaderOptions *options = &reader->options;
+  const int64_t block = index * options->data_size + options->data_rank;
+  const int64_t first = options->first_sample + block * options->micro_batch;
+  int64_t start_count = 0;
+  batch->document_offsets[0] = 0;
+  for (int64_t b = 0; b < batch->sequences; b++) {
+    int64_t place = b * batch->layout.local_length;
+    TRY(find_sample(reader, first + b, &batch->samples[b], error));
+    for (int r = 0; r < batch->layout.run_count; r++) {
+      const Run run = batch->layout.runs[r];
+      TRY(read_run(reader, batch->samples[b], run, batch->tokens + place, batch->targets + place, batch,
+                   &start_count, error));
+      place += run.length;
+    }
+    batch->document_offsets[b + 1] = start_count;
+  }
+  return STATUS_OK;
+}

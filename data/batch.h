@@ -1,0 +1,34 @@
+/* Reads one batch of one rank, whichever is asked for: what the loader's thread does over and over. */
+#ifndef RINGGPT_DATA_BATCH_H
+#define RINGGPT_DATA_BATCH_H
+
+#include <stdint.h>
+
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "kernels/base/status.h"
+
+/* Start with `BatchReader reader = {0};`, end with batch_reader_close. */
+typedef struct BatchReader {
+  LoaderOptions options; /* without the pattern */
+  char *pattern;
+  Dataset *dataset;
+  int64_t samples; /* per epoch */
+  Layout layout;
+  int32_t *run; /* (longest run + 2) the tokens of a run, one before it and one behind it */
+} BatchReader;
+
+/* Opens the set. Fails as loader_open. */
+Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *error);
+
+/* Allocates the arrays of a batch for this reader; batch_free releases them. STATUS_SYSTEM. */
+Status batch_alloc(const BatchReader *reader, Batch *out, Error *error);
+
+/* Reads batch `index` (0, 1, ...) into one of batch_alloc. Fails as dataset_read; STATUS_DATA for a sample
+ * beyond the last one without shuffling. */
+Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error);
+
+void batch_free(Batch *batch);
+void batch_reader_close(BatchReader *reader);
+
+#endif

@@ -1,0 +1,63 @@
+/* What the training loop reads: batches of sequences, each cut to the share of one rank of the ring.
+ *
+ * Sample i of a set of n = (tokens - 1) / T samples is tokens [i T, i T + T] of the stream: T inputs and, one
+ * further, T targets. Samples are drawn by one global counter k over the whole run; with shuffling, draw k is
+ * sample permutation(k mod n) of epoch k / n. The counter is the whole position in the data: a run goes on
+ * where it stopped, on any grid, by opening with first_sample = samples drawn so far.
+ *
+ * A thread of the loader reads ahead. A rank reads and expands only the tokens of its own runs, their
+ * targets, and the token before each run, which tells whether a document starts there. */
+#ifndef RINGGPT_DATA_LOADER_H
+#define RINGGPT_DATA_LOADER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/base/status.h"
+#include "kernels/comm/layout.h"
+
+typedef struct LoaderOptions {
+  const char *pattern;      /* as dataset_open takes it; used during loader_open only */
+  int64_t vocab_size;       /* token ids are below it */
+  int32_t end_of_document;  /* the token that ends a document; -1: none */
+  int64_t sequence_length;  /* T */
+  int64_t micro_batch;      /* B: sequences per batch of this data-parallel rank */
+  int ring_rank, ring_size; /* cuts the sequence by layout_zigzag */
+  int data_rank, data_size; /* which sequences of a step are ours */
+  int64_t first_sample;     /* samples drawn before, over the whole run and all data ranks */
+  bool shuffle;             /* false: samples in order, and drawing beyond the last one is an error */
+  uint64_t seed;            /* of the shuffling */
+  int read_ahead;           /* batches prepared in advance, >= 1 */
+} LoaderOptions;
+
+/* One batch of one rank. Batch m (0, 1, ...) of data rank d of D holds draws
+ * first_sample + (m D + d) B + b for b in [0, B). */
+typedef struct Batch {
+  int64_t sequences;        /* B */
+  Layout layout;            /* which positions of each sequence are here */
+  int32_t *tokens;          /* (B, local_length); 0 in padding */
+  int32_t *targets;         /* (B, local_length); the token one position further in the sample, shifted before
+                               the cut; IGNORED_TARGET (kernels/ops.h) in padding */
+  int64_t *samples;         /* (B) index of each sample in the set, after the permutation */
+  int64_t *document_starts; /* (document_offsets[B]) positions p >= 1 of our runs whose token p - 1 ends a
+                               document; sequences one after the other, ascending within each */
+  int64_t *document_offsets; /* (B + 1) where each sequence begins in document_starts */
+} Batch;
+
+typedef struct Loader Loader;
+
+/* Opens the set and starts reading ahead. Fails as dataset_open does; STATUS_DATA when the set is shorter
+ * than one sequence, STATUS_CONFIG for options out of range. The caller closes *out with loader_close. */
+Status loader_open(const LoaderOptions *options, Loader **out, Error *error);
+
+/* Waits for the next batch; it belongs to the loader and is valid until the next call. Returns the errors met
+ * while reading it, after all good batches before it; after an error every further call returns the same. */
+Status loader_next(Loader *loader, const Batch **batch, Error *error);
+
+/* Samples in one epoch: (tokens - 1) / T. */
+int64_t loader_samples(const Loader *loader);
+
+/* Stops reading ahead and releases the loader; NULL is allowed. */
+void loader_close(Loader *loader);
+
+#endif

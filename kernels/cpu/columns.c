@@ -1,0 +1,26 @@
+/* Sums over the rows of a matrix, column by column. */
+#include "kernels/cpu/columns.h"
+
+#include "kernels/device.h"
+
+/* Rows summed in float before they go to the sum in double: few enough to lose nothing that matters. */
+#define ROWS_IN_FLOAT 16
+
+void columns_add(Device *device, int64_t n, int64_t c, const float *x, float *sums) {
+  const int64_t blocks = (c + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t block = 0; block < blocks; block++) {
+    const int64_t first = block * COLUMN_BLOCK;
+    const int64_t width = c - first < COLUMN_BLOCK ? c - first : COLUMN_BLOCK;
+    double totals[COLUMN_BLOCK] = {0};
+    for (int64_t row = 0; row < n; row += ROWS_IN_FLOAT) {
+      const int64_t last = row + ROWS_IN_FLOAT < n ? row + ROWS_IN_FLOAT : n;
+      float partial[COLUMN_BLOCK] = {0};
+      for (int64_t i = row; i < last; i++) {
+        for (int64_t j = 0; j < width; j++) partial[j] += x[i * c + first + j];
+      }
+      for (int64_t j = 0; j < width; j++) totals[j] += (double)partial[j];
+    }
+    for (int64_t j = 0; j < width; j++) sums[first + j] += (float)totals[j];
+  }
+}

@@ -1,0 +1,79 @@
+/* Reference operations: products with a weight matrix. Each sum is taken in double and rounded once. */
+#include "kernels/cpu/columns.h"
+#include "kernels/cpu/reference.h"
+#include "kernels/device.h"
+
+/* Independent partial sums of a dot product, so that the compiler can keep them in vector registers. */
+#define LANES 8
+
+static double dot(int64_t count, const float *a, const float *b) {
+  double sums[LANES] = {0};
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    for (int lane = 0; lane < LANES; lane++) sums[lane] += (double)a[i + lane] * (double)b[i + lane];
+  }
+  double sum = 0;
+  for (int lane = 0; lane < LANES; lane++) sum += sums[lane];
+  for (; i < count; i++) sum += (double)a[i] * (double)b[i];
+  return sum;
+}
+
+void reference_linear_forward(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *x,
+                              const elem *w, const elem *bias, elem *y) {
+  const float *x_rows = x;     /* (n, inputs) */
+  const float *w_rows = w;     /* (outputs, inputs) */
+  const float *offsets = bias; /* (outputs) */
+  float *y_rows = y;           /* (n, outputs) */
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t o = 0; o < outputs; o++) {
+      const double start = offsets != NULL ? (double)offsets[o] : 0.0;
+      y_rows[i * outputs + o] = (float)(start + dot(inputs, x_rows + i * inputs, w_rows + o * inputs));
+    }
+  }
+}
+
+void reference_linear_backward_input(Device *device, int64_t n, int64_t inputs, int64_t outputs,
+                                     const elem *dy, const elem *w, elem *dx) {
+  const float *dy_rows = dy; /* (n, outputs) */
+  const float *w_rows = w;   /* (outputs, inputs) */
+  float *dx_rows = dx;       /* (n, inputs) */
+  const int64_t blocks = (inputs + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+#pragma omp parallel for collapse(2) num_threads(device->threads) if (device->threads > 1)
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t block = 0; block < blocks; block++) {
+      const int64_t first = block * COLUMN_BLOCK;
+      const int64_t width = inputs - first < COLUMN_BLOCK ? inputs - first : COLUMN_BLOCK;
+      double sums[COLUMN_BLOCK] = {0};
+      for (int64_t o = 0; o < outputs; o++) {
+        const double factor = (double)dy_rows[i * outputs + o];
+        const float *row = w_rows + o * inputs + first;
+        for (int64_t j = 0; j < width; j++) sums[j] += factor * (double)row[j];
+      }
+      for (int64_t j = 0; j < width; j++) dx_rows[i * inputs + first + j] = (float)sums[j];
+    }
+  }
+}
+
+void reference_linear_backward_weight(Device *device, int64_t n, int64_t inputs, int64_t outputs,
+                                      const elem *dy, const elem *x, float *dw, float *dbias) {
+  const float *dy_rows = dy; /* (n, outputs) */
+  const float *x_rows = x;   /* (n, inputs) */
+  const int64_t blocks = (inputs + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+#pragma omp parallel for collapse(2) num_threads(device->threads) if (device->threads > 1)
+  for (int64_t o = 0; o < outputs; o++) {
+    for (int64_t block = 0; block < blocks; block++) {
+      const int64_t first = block * COLUMN_BLOCK;
+      const int64_t width = inputs - first < COLUMN_BLOCK ? inputs - first : COLUMN_BLOCK;
+      double sums[COLUMN_BLOCK] = {0};
+      for (int64_t i = 0; i < n; i++) {
+        const double factor = (double)dy_rows[i * outputs + o];
+        const float *row = x_rows + i * inputs + first;
+        for (int64_t j = 0; j < width; j++) sums[j] += factor * (double)row[j];
+      }
+      float *target = dw + o * inputs + first;
+      for (int64_t j = 0; j < width; j++) target[j] += (float)sums[j];
+    }
+  }
+  if (dbias != NULL) columns_add(device, n, outputs, dy, dbias);
+}

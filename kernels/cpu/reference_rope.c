@@ -1,0 +1,44 @@
+/* Reference operations: rotary position embeddings. */
+#include <math.h>
+
+#include "kernels/cpu/reference.h"
+#include "kernels/device.h"
+
+/* Angles reach millions of radians at long contexts: in float they would be wrong by whole turns. */
+void reference_rope_table(Device *device, int64_t n, int64_t d, const int64_t *positions,
+                          const double *inverse_frequency, float *table) {
+  const int64_t half = d / 2;
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t i = 0; i < n; i++) {
+    float *cosines = table + i * d;
+    float *sines = cosines + half;
+    for (int64_t j = 0; j < half; j++) {
+      const double angle = (double)positions[i] * inverse_frequency[j];
+      cosines[j] = (float)cos(angle);
+      sines[j] = (float)sin(angle);
+    }
+  }
+}
+
+void reference_rope_apply(Device *device, int64_t n, int64_t heads, int64_t d, int64_t stride,
+                          const float *table, bool inverse, elem *x) {
+  float *rows = x; /* (n, heads, d), row stride `stride` */
+  const int64_t half = d / 2;
+  const float sign = inverse ? -1.0F : 1.0F;
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t i = 0; i < n; i++) {
+    const float *cosines = table + i * d;
+    const float *sines = cosines + half;
+    for (int64_t h = 0; h < heads; h++) {
+      float *first = rows + i * stride + h * d;
+      float *second = first + half;
+      for (int64_t j = 0; j < half; j++) {
+        const float a = first[j];
+        const float b = second[j];
+        const float s = sign * sines[j];
+        first[j] = a * cosines[j] - b * s;
+        second[j] = b * cosines[j] + a * s;
+      }
+    }
+  }
+}

@@ -1,0 +1,163 @@
+/* Vectorised LayerNorm and RMSNorm: the bodies for any width of kernels/cpu/vector.h. RMSNorm is LayerNorm
+ * without mean and bias. Long sums are taken in double, what is done to single elements in float. */
+#ifndef RINGGPT_CPU_VECTOR_NORM_H
+#define RINGGPT_CPU_VECTOR_NORM_H
+
+#include <math.h>
+#include <stddef.h>
+
+#include "kernels/cpu/columns.h"
+#include "kernels/cpu/vector.h"
+#include "kernels/device.h"
+
+static inline double norm_row_mean(int64_t c, const float *x) {
+  DoubleSum sum = double_sum_zero();
+  for (int64_t j = 0; j < c; j += VECTOR_FLOATS) double_sum_add(&sum, vector_load(x + j, c - j));
+  return double_sum_total(&sum) / (double)c;
+}
+
+/* Mean of the squares of x - centre. */
+static inline double norm_row_variance(int64_t c, const float *x, double centre) {
+  DoubleSum sum = double_sum_zero();
+  const DoubleVector middle = double_set(centre);
+  int64_t j = 0;
+  for (; j + VECTOR_FLOATS <= c; j += VECTOR_FLOATS) {
+    const Vector value = vector_load(x + j, VECTOR_FLOATS);
+    const DoubleVector low = double_low(value) - middle;
+    const DoubleVector high = double_high(value) - middle;
+    sum.low = double_multiply_add(low, low, sum.low);
+    sum.high = double_multiply_add(high, high, sum.high);
+  }
+  double total = double_sum_total(&sum);
+  for (; j < c; j++) total += ((double)x[j] - centre) * ((double)x[j] - centre);
+  return total / (double)c;
+}
+
+/* A NULL mean leaves the mean out, a NULL bias the bias. The mean is taken off in two parts, so that rows
+ * that lie far from 0 keep their digits. */
+static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const float *x,
+                         const float *weight, const float *bias, float *y, float *mean, float *rstd) {
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t i = 0; i < n; i++) {
+    const float *row = x + i * c;
+    const double middle = mean != NULL ? norm_row_mean(c, row) : 0.0;
+    const double scale = 1.0 / sqrt(norm_row_variance(c, row, middle) + (double)eps);
+    const Vector middle_high = vector_set((float)middle);
+    const Vector middle_low = vector_set((float)(middle - (double)(float)middle));
+    const Vector scales = vector_set((float)scale);
+    for (int64_t j = 0; j < c; j += VECTOR_FLOATS) {
+      const Vector normal = (vector_load(row + j, c - j) - middle_high - middle_low) * scales;
+      const Vector offset = bias != NULL ? vector_load(bias + j, c - j) : vector_set(0.0F);
+      const Vector result = vector_multiply_add(normal, vector_load(weight + j, c - j), offset);
+      vector_store(y + i * c + j, result, c - j);
+    }
+    if (mean != NULL) mean[i] = (float)middle;
+    rstd[i] = (float)scale;
+  }
+}
+
+/* The means of g = dy weight and of g xhat over a row, xhat = (x - mean) rstd. */
+static inline void norm_row_means(int64_t c, const float *dy, const float *x, const float *weight, float mean,
+                                  float rstd, double *mean_g, double *mean_g_xhat) {
+  DoubleSum sum_g = double_sum_zero();
+  DoubleSum sum_g_xhat = double_sum_zero();
+  for (int64_t j = 0; j < c; j += VECTOR_FLOATS) {
+    const Vector g = vector_load(dy + j, c - j) * vector_load(weight + j, c - j);
+    const Vector xhat = (vector_load(x + j, c - j) - vector_set(mean)) * vector_set(rstd);
+    double_sum_add(&sum_g, g);
+    double_sum_add(&sum_g_xhat, g * xhat);
+  }
+  *mean_g = double_sum_total(&sum_g) / (double)c;
+  *mean_g_xhat = double_sum_total(&sum_g_xhat) / (double)c;
+}
+
+/* dx += rstd (g - mean(g) - xhat mean(g xhat)); the term mean(g) comes from centring and goes with it. */
+static void norm_backward_input(const Device *device, int64_t n, int64_t c, const float *dy, const float *x,
+                                const float *weight, const float *mean, const float *rstd, float *dx) {
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t i = 0; i < n; i++) {
+    const float *gradient = dy + i * c;
+    const float *row = x + i * c;
+    float *out = dx + i * c;
+    const float middle = mean != NULL ? mean[i] : 0.0F;
+    double mean_g = 0;
+    double mean_g_xhat = 0;
+    norm_row_means(c, gradient, row, weight, middle, rstd[i], &mean_g, &mean_g_xhat);
+    const Vector off = vector_set(mean != NULL ? (float)mean_g : 0.0F);
+    const Vector along = vector_set((float)mean_g_xhat);
+    const Vector scale = vector_set(rstd[i]);
+    for (int64_t j = 0; j < c; j += VECTOR_FLOATS) {
+      const Vector g = vector_load(gradient + j, c - j) * vector_load(weight + j, c - j);
+      const Vector xhat = (vector_load(row + j, c - j) - vector_set(middle)) * scale;
+      const Vector inner = g - off - xhat * along;
+      vector_store(out + j, vector_multiply_add(scale, inner, vector_load(out + j, c - j)), c - j);
+    }
+  }
+}
+
+/* dweight (width) += the column sums of dy xhat for `width` columns, up to `vectors` vectors of them; dy and
+ * x point to the first of the columns, rows are c apart. Sixteen rows at a time are summed in float. */
+static inline void norm_columns(int64_t n, int64_t c, const float *dy, const float *x, const float *mean,
+                                const float *rstd, float *dweight, int vectors, int64_t width) {
+  DoubleSum totals[COLUMN_BLOCK / VECTOR_FLOATS];
+  for (int v = 0; v < vectors; v++) totals[v] = double_sum_zero();
+  for (int64_t row = 0; row < n; row += 16) {
+    Vector sums[COLUMN_BLOCK / VECTOR_FLOATS];
+    for (int v = 0; v < vectors; v++) sums[v] = vector_set(0.0F);
+    for (int64_t i = row; i < n && i < row + 16; i++) {
+      const Vector middle = vector_set(mean != NULL ? mean[i] : 0.0F);
+      for (int v = 0; v < vectors; v++) {
+        const int64_t at = v * VECTOR_FLOATS;
+        const Vector xhat = (vector_load(x + i * c + at, width - at) - middle) * vector_set(rstd[i]);
+        sums[v] = vector_multiply_add(vector_load(dy + i * c + at, width - at), xhat, sums[v]);
+      }
+    }
+    for (int v = 0; v < vectors; v++) double_sum_add(&totals[v], sums[v]);
+  }
+  for (int v = 0; v < vectors; v++) {
+    const int64_t at = v * VECTOR_FLOATS;
+    const Vector sum = double_round(totals[v].low, totals[v].high);
+    vector_store(dweight + at, vector_load(dweight + at, width - at) + sum, width - at);
+  }
+}
+
+static void norm_backward_weight(const Device *device, int64_t n, int64_t c, const float *dy, const float *x,
+                                 const float *mean, const float *rstd, float *dweight) {
+  const int64_t blocks = (c + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t block = 0; block < blocks; block++) {
+    int64_t j = block * COLUMN_BLOCK;
+    if (c - j >= COLUMN_BLOCK) {
+      norm_columns(n, c, dy + j, x + j, mean, rstd, dweight + j, COLUMN_BLOCK / VECTOR_FLOATS, COLUMN_BLOCK);
+      continue;
+    }
+    for (; j < c; j += VECTOR_FLOATS) norm_columns(n, c, dy + j, x + j, mean, rstd, dweight + j, 1, c - j);
+  }
+}
+
+static void vector_layernorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
+                                     const elem *weight, const elem *bias, elem *y, float *mean,
+                                     float *rstd) {
+  norm_forward(device, n, c, eps, x, weight, bias, y, mean, rstd);
+}
+
+static void vector_layernorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
+                                      const elem *weight, const float *mean, const float *rstd, elem *dx,
+                                      float *dweight, float *dbias) {
+  norm_backward_input(device, n, c, dy, x, weight, mean, rstd, dx);
+  norm_backward_weight(device, n, c, dy, x, mean, rstd, dweight);
+  columns_add(device, n, c, dy, dbias);
+}
+
+static void vector_rmsnorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
+                                   const elem *weight, elem *y, float *rstd) {
+  norm_forward(device, n, c, eps, x, weight, NULL, y, NULL, rstd);
+}
+
+static void vector_rmsnorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
+                                    const elem *weight, const float *rstd, elem *dx, float *dweight) {
+  norm_backward_input(device, n, c, dy, x, weight, NULL, rstd, dx);
+  norm_backward_weight(device, n, c, dy, x, NULL, rstd, dweight);
+}
+
+#endif

@@ -1,0 +1,12 @@
+/* The vectorised operations for AVX2 with FMA. */
+#include "kernels/cpu/vector_ops.h"
+
+#if defined(__x86_64__)
+
+#include "kernels/cpu/vector_table.h"
+
+void vector_ops_avx2_override(Ops *ops) {
+  vector_table_override(ops);
+}
+
+#endif

@@ -1,0 +1,32 @@
+/* All vectorised operations in one place, for the files that compile them for an instruction set. */
+#ifndef RINGGPT_CPU_VECTOR_TABLE_H
+#define RINGGPT_CPU_VECTOR_TABLE_H
+
+#include "kernels/cpu/vector_activation.h"
+#include "kernels/cpu/vector_loss.h"
+#include "kernels/cpu/vector_norm.h"
+#include "kernels/cpu/vector_optimizer.h"
+#include "kernels/cpu/vector_product.h"
+#include "kernels/cpu/vector_rope.h"
+
+static inline void vector_table_override(Ops *ops) {
+  ops->linear_forward = vector_linear_forward;
+  ops->linear_backward_input = vector_linear_backward_input;
+  ops->linear_backward_weight = vector_linear_backward_weight;
+  ops->layernorm_forward = vector_layernorm_forward;
+  ops->layernorm_backward = vector_layernorm_backward;
+  ops->rmsnorm_forward = vector_rmsnorm_forward;
+  ops->rmsnorm_backward = vector_rmsnorm_backward;
+  ops->rope_apply = vector_rope_apply;
+  ops->gelu_forward = vector_gelu_forward;
+  ops->gelu_backward = vector_gelu_backward;
+  ops->swiglu_forward = vector_swiglu_forward;
+  ops->swiglu_backward = vector_swiglu_backward;
+  ops->add = vector_add;
+  ops->add_f32 = vector_add_f32;
+  ops->cross_entropy = vector_cross_entropy;
+  ops->sum_of_squares = vector_sum_of_squares;
+  ops->adamw = vector_adamw;
+}
+
+#endif

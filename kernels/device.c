@@ -1,0 +1,164 @@
+/* The CPU device: chooses the operations for the instruction set at hand, once, and keeps memory and
+ * failures. */
+#include "kernels/device.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/memory.h"
+#include "kernels/cpu/attention_avx512.h"
+#include "kernels/cpu/products_dnnl.h"
+#include "kernels/cpu/reference.h"
+#include "kernels/cpu/vector_ops.h"
+
+/* An instruction set: whether this CPU has it, and the entries of the table that it overrides. */
+typedef struct InstructionSet {
+  const char *name;
+  bool (*present)(void);
+  void (*override)(Ops *ops); /* NULL: none */
+} InstructionSet;
+
+static bool reference_present(void) {
+  return true;
+}
+
+#if defined(__x86_64__)
+
+static bool avx2_present(void) {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool avx512_present(void) {
+  return avx2_present() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+
+static void avx512_override(Ops *ops) {
+  vector_ops_avx512_override(ops);
+  ops->attention = attention_avx512;
+}
+
+#else
+
+static bool avx2_present(void) {
+  return false;
+}
+
+static bool avx512_present(void) {
+  return false;
+}
+
+#define vector_ops_avx2_override NULL
+#define avx512_override NULL
+
+#endif
+
+/* In ascending order of speed: the last one that the CPU has is chosen. */
+static const InstructionSet instruction_sets[] = {
+    {"reference", reference_present, NULL},
+    {"avx2", avx2_present, vector_ops_avx2_override},
+    {"avx512", avx512_present, avx512_override},
+};
+#define INSTRUCTION_SETS (sizeof instruction_sets / sizeof instruction_sets[0])
+
+/* The instruction set that RINGGPT_ISA names. */
+static Status forced_instruction_set(const char *name, const InstructionSet **out, Error *error) {
+  for (size_t i = 0; i < INSTRUCTION_SETS; i++) {
+    if (strcmp(name, instruction_sets[i].name) != 0) continue;
+    if (!instruction_sets[i].present()) {
+      return fail(error, STATUS_CONFIG, "RINGGPT_ISA=%s: this CPU does not have it; leave it unset", name);
+    }
+    *out = &instruction_sets[i];
+    return STATUS_OK;
+  }
+  return fail(error, STATUS_CONFIG, "RINGGPT_ISA=%s: unknown; it may be reference, avx2 or avx512", name);
+}
+
+/* Fills the device's table. A forced "reference" means plain C for every operation; otherwise products are
+ * oneDNN's where the build has it. */
+static Status choose_operations(Device *device, Error *error) {
+  const char *forced = getenv("RINGGPT_ISA");
+  if (forced != NULL && forced[0] == '\0') forced = NULL;
+  const InstructionSet *set = &instruction_sets[0];
+  if (forced != NULL) TRY(forced_instruction_set(forced, &set, error));
+  for (size_t i = 1; forced == NULL && i < INSTRUCTION_SETS; i++) {
+    if (instruction_sets[i].present()) set = &instruction_sets[i];
+  }
+  reference_fill(&device->ops);
+  if (set->override != NULL) set->override(&device->ops);
+  device->ops.name = set->name;
+  char products[32] = "own products";
+#if RINGGPT_DNNL
+  if (forced == NULL || set->override != NULL) {
+    products_dnnl_override(&device->ops);
+    products_dnnl_describe(products, sizeof products);
+  }
+#endif
+  (void)snprintf(device->summary, sizeof device->summary, "cpu, %s, %s, %d thread%s", set->name, products,
+                 device->threads, device->threads == 1 ? "" : "s");
+  return STATUS_OK;
+}
+
+Status device_create(int threads, Device **out, Error *error) {
+  *out = NULL;
+  if (threads < 1) return fail(error, STATUS_CONFIG, "a device needs at least one thread, not %d", threads);
+  void *memory = NULL;
+  Status status = memory_alloc(1, sizeof(Device), "device", &memory, error);
+  if (status != STATUS_OK) return status;
+  Device *device = memory;
+  device->threads = threads;
+  TRY_GOTO(memory_alloc(VECTOR_PRODUCT_FLOATS, sizeof(float), "device", &device->products, error), failed);
+  TRY_GOTO(choose_operations(device, error), failed);
+  *out = device;
+  return STATUS_OK;
+failed:
+  device_destroy(device);
+  return status;
+}
+
+void device_destroy(Device *device) {
+  if (device == NULL) return;
+  free(device->products);
+  free(device);
+}
+
+Status device_alloc(Device *device, size_t bytes, const char *what, void **out, Error *error) {
+  (void)device;
+  return memory_alloc(bytes, 1, what, out, error);
+}
+
+void device_free(Device *device, void *memory) {
+  (void)device;
+  free(memory);
+}
+
+void device_zero(Device *device, void *memory, size_t bytes) {
+  (void)device;
+  memset(memory, 0, bytes);
+}
+
+void device_write(Device *device, void *memory, const void *host, size_t bytes) {
+  (void)device;
+  memcpy(memory, host, bytes);
+}
+
+void device_read(Device *device, void *host, const void *memory, size_t bytes) {
+  (void)device;
+  memcpy(host, memory, bytes);
+}
+
+Status device_check(const Device *device, Error *error) {
+  if (device->failure.status == STATUS_OK) return STATUS_OK;
+  return fail(error, device->failure.status, "%s", device->failure.text);
+}
+
+void device_fail(Device *device, const char *format, ...) {
+  char text[sizeof device->failure.text];
+  va_list arguments;
+  va_start(arguments, format);
+  (void)vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  (void)fail(&device->failure, STATUS_INTERNAL, "%s", text);
+}

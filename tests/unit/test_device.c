@@ -1,0 +1,140 @@
+/* The device: which operations it chooses, its memory, and that it keeps the first failure. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/memory.h"
+#include "kernels/cpu/reference.h"
+#include "kernels/device.h"
+
+#include <cmocka.h>
+
+/* A device with RINGGPT_ISA set to `isa`, unset for NULL. */
+static Status create(const char *isa, int threads, Device **device, Error *error) {
+  *error = (Error){0};
+  if (isa != NULL) assert_int_equal(setenv("RINGGPT_ISA", isa, 1), 0);
+  const Status status = device_create(threads, device, error);
+  assert_int_equal(unsetenv("RINGGPT_ISA"), 0);
+  return status;
+}
+
+static void test_reference_is_plain_c(void **state) {
+  (void)state;
+  Error error;
+  Device *device = NULL;
+  assert_int_equal(create("reference", 2, &device, &error), STATUS_OK);
+  Ops reference;
+  reference_fill(&reference);
+  assert_string_equal(device->ops.name, "reference");
+  assert_memory_equal(&device->ops, &reference, sizeof reference);
+  assert_string_equal(device->summary, "cpu, reference, own products, 2 threads");
+  assert_int_equal(device->threads, 2);
+  device_destroy(device);
+}
+
+/* Every name either works or is refused because the CPU lacks it; without a name the device works. */
+static void test_every_instruction_set(void **state) {
+  (void)state;
+  static const char *const names[] = {NULL, "", "reference", "avx2", "avx512"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    Error error;
+    Device *device = NULL;
+    const Status status = create(names[i], 1, &device, &error);
+    if (status != STATUS_OK) {
+      assert_int_equal(status, STATUS_CONFIG);
+      assert_non_null(strstr(error.text, "this CPU does not have it"));
+      assert_true(i > 2);
+      assert_null(device);
+      continue;
+    }
+    if (i > 1) assert_string_equal(device->ops.name, names[i]);
+    assert_non_null(strstr(device->summary, device->ops.name));
+    assert_non_null(strstr(device->summary, "1 thread"));
+    assert_int_equal(device->ops.elem_size, sizeof(float));
+    assert_int_equal(device_check(device, &error), STATUS_OK);
+    device_destroy(device);
+  }
+}
+
+/* The table has no hole, whatever was chosen: the entries behind elem_size are pointers to functions. */
+static void test_no_entry_is_missing(void **state) {
+  (void)state;
+  Error error;
+  Device *device = NULL;
+  assert_int_equal(create(NULL, 1, &device, &error), STATUS_OK);
+  const unsigned char *at = (const unsigned char *)&device->ops;
+  for (size_t i = offsetof(Ops, attention); i < sizeof(Ops); i += sizeof(void *)) {
+    const unsigned char none[sizeof(void *)] = {0};
+    assert_memory_not_equal(at + i, none, sizeof none);
+  }
+  device_destroy(device);
+}
+
+static void test_unknown_name_is_refused(void **state) {
+  (void)state;
+  Error error;
+  Device *device = NULL;
+  assert_int_equal(create("sse9", 1, &device, &error), STATUS_CONFIG);
+  assert_null(device);
+  assert_string_equal(error.text, "RINGGPT_ISA=sse9: unknown; it may be reference, avx2 or avx512");
+}
+
+static void test_no_threads_are_refused(void **state) {
+  (void)state;
+  Error error;
+  Device *device = NULL;
+  assert_int_equal(create(NULL, 0, &device, &error), STATUS_CONFIG);
+  assert_null(device);
+}
+
+static void test_memory(void **state) {
+  (void)state;
+  Error error;
+  Device *device = NULL;
+  void *memory = NULL;
+  assert_int_equal(create(NULL, 1, &device, &error), STATUS_OK);
+  assert_int_equal(device_alloc(device, 100, "test", &memory, &error), STATUS_OK);
+  assert_int_equal((uintptr_t)memory % MEMORY_ALIGNMENT, 0);
+  const char text[8] = "ringgpt";
+  char back[8] = "";
+  const char zeros[100] = {0};
+  assert_memory_equal(memory, zeros, sizeof zeros);
+  device_write(device, memory, text, sizeof text);
+  device_read(device, back, memory, sizeof back);
+  assert_memory_equal(back, text, sizeof text);
+  device_zero(device, memory, sizeof text);
+  assert_memory_equal(memory, zeros, sizeof zeros);
+  device_free(device, memory);
+  assert_int_equal(device_alloc(device, SIZE_MAX - 10, "test", &memory, &error), STATUS_SYSTEM);
+  assert_null(memory);
+  device_destroy(device);
+  device_destroy(NULL);
+}
+
+static void test_first_failure_is_kept(void **state) {
+  (void)state;
+  Error error;
+  Device *device = NULL;
+  assert_int_equal(create(NULL, 1, &device, &error), STATUS_OK);
+  device_fail(device, "operation %d went wrong", 1);
+  device_fail(device, "operation %d went wrong", 2);
+  for (int again = 0; again < 2; again++) {
+    error = (Error){0};
+    assert_int_equal(device_check(device, &error), STATUS_INTERNAL);
+    assert_string_equal(error.text, "operation 1 went wrong");
+  }
+  device_destroy(device);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_reference_is_plain_c),   cmocka_unit_test(test_every_instruction_set),
+      cmocka_unit_test(test_no_entry_is_missing),    cmocka_unit_test(test_unknown_name_is_refused),
+      cmocka_unit_test(test_no_threads_are_refused), cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_first_failure_is_kept),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

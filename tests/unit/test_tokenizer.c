@@ -1,0 +1,358 @@
+/* Tokenizers: bytes, and GPT-2's byte-pair encoding against values of Hugging Face's tokenizers (0.23.3). */
+#include "data/tokenizer.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "data/utf8.h"
+#include "kernels/base/clock.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
+
+/* A small tokenizer: token b is the byte b, token 256 + i is merge i, the last one ends a document. The
+ * merges were learned from a few sentences. */
+static const char *const merges[] = {
+    "a t", "t h",  "Ġ th",  "Ġth e", "Ġ r",    "Ġ Ġ",   "Ġ c",  "Ġ i",    "Ġr e",  "' s",
+    "2 0", "9 9",  "a Ã",   "h at",  "o n",    "r n",   "t u",  "v e",    "Ã ¼",   "Ċ ĠĠ",
+    "Ġ s", "Ġ 20", "Ġ hat", "Ł e",   "Ġth at", "Ġc at", "Ġi t", "Ġre tu", "ĊĠĠ Ġ", "Ġretu rn",
+    "' l", "' t",  "' ve",  "0 1",   "1 99",   "2 4",   "G r",  "S t",    "a f",   "a l",
+    "a n", "a s",  "a y",   "b e",   "m at",   "n aÃ",  "r aÃ", "s n",    "u e",   "v al",
+    "w e", "¯ ve", "Ã ©",   "Ã Łe",  "Ġ at",   "Ġ on",  "Ġ Ã¼", "Ġ 199",  "Ġ Gr",  "Ġ St"};
+
+#define MERGE_COUNT 60
+#define VOCAB (256 + MERGE_COUNT + 1)
+
+/* The character that stands for a byte in the files of GPT-2, by the list of those that stand for themselves.
+ */
+static int byte_character(int byte) {
+  int before = 0;
+  for (int b = 0; b < 256; b++) {
+    const bool itself = (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
+    if (b == byte) return itself ? b : 256 + before;
+    before += !itself;
+  }
+  return -1;
+}
+
+/* Appends a character as UTF-8, with a backslash where JSON needs one. */
+static char *put_character(char *to, int character, bool json) {
+  if (json && (character == '"' || character == '\\')) *to++ = '\\';
+  if (character < 0x80) {
+    *to++ = (char)character;
+  } else {
+    *to++ = (char)(0xc0 | character >> 6);
+    *to++ = (char)(0x80 | (character & 0x3f));
+  }
+  return to;
+}
+
+/* Writes the two files of the tokenizer into a folder. */
+static void write_tokenizer(TempDir *directory, const char *folder, const char *vocabulary_name,
+                            const char *merges_name) {
+  char vocabulary[8192];
+  char list[2048];
+  char path[128];
+  char *to = vocabulary;
+  char *next = list + sprintf(list, "#version: 0.2\n");
+  *to++ = '{';
+  for (int byte = 0; byte < 256; byte++) {
+    *to++ = '"';
+    to = put_character(to, byte_character(byte), true);
+    to += sprintf(to, "\": %d, ", byte);
+  }
+  for (int i = 0; i < MERGE_COUNT; i++) {
+    const char *space = strchr(merges[i], ' ');
+    to += sprintf(to, "\"%.*s%s\": %d, ", (int)(space - merges[i]), merges[i], space + 1, 256 + i);
+    next += sprintf(next, "%s\n", merges[i]);
+  }
+  (void)sprintf(to, "\"<|endoftext|>\": %d}", VOCAB - 1);
+  (void)snprintf(path, sizeof path, "%s/%s", folder, vocabulary_name);
+  temp_file_write_text(temp_dir_path(directory, path), vocabulary);
+  (void)snprintf(path, sizeof path, "%s/%s", folder, merges_name);
+  temp_file_write_text(temp_dir_path(directory, path), list);
+}
+
+static Status open_gpt2(TempDir *directory, const char *folder, Tokenizer **out, Error *error) {
+  char name[512];
+  (void)snprintf(name, sizeof name, "gpt2:%s", temp_dir_path(directory, folder));
+  return tokenizer_open(name, out, error);
+}
+
+static Tokenizer *make_gpt2(TempDir *directory) {
+  Error error = {0};
+  Tokenizer *tokenizer = NULL;
+  write_tokenizer(directory, "mini", "vocab.json", "merges.txt");
+  expect_ok(open_gpt2(directory, "mini", &tokenizer, &error), &error);
+  return tokenizer;
+}
+
+/* The tokens of a text given in pieces of `piece` bytes; 0: at once. The caller frees list->tokens. */
+static void encode(Tokenizer *tokenizer, const char *text, size_t bytes, size_t piece, TokenList *list) {
+  size_t at = 0;
+  size_t end = piece == 0 ? bytes : 0;
+  *list = (TokenList){0};
+  for (bool last = false; !last;) {
+    Error error = {0};
+    size_t used = 0;
+    end = piece == 0 || end + piece > bytes ? bytes : end + piece;
+    last = end == bytes;
+    char *copy = malloc(end - at + 1); /* of its own, so that sanitizers see a read beyond its end */
+    assert_non_null(copy);
+    memcpy(copy, text + at, end - at);
+    expect_ok(tokenizer_encode(tokenizer, copy, end - at, last, &used, list, &error), &error);
+    assert_true(used <= end - at);
+    at += used;
+    free(copy);
+  }
+  assert_int_equal(at, bytes);
+}
+
+/* The bytes of a token, from the list of merges. */
+static size_t token_text(int32_t token, char *out) {
+  size_t length = 0;
+  if (token < 256) {
+    out[0] = (char)token;
+    return 1;
+  }
+  for (const unsigned char *at = (const unsigned char *)merges[token - 256]; *at != '\0'; at++) {
+    if (*at == ' ') continue;
+    int character = *at;
+    if (character >= 0x80) character = (character & 0x1f) << 6 | (*++at & 0x3f);
+    for (int byte = 0; byte < 256; byte++) {
+      if (byte_character(byte) == character) out[length++] = (char)byte;
+    }
+  }
+  return length;
+}
+
+static void expect_text(const TokenList *list, const char *text, size_t bytes) {
+  char token[VOCAB - 1][16];
+  size_t lengths[VOCAB - 1];
+  size_t at = 0;
+  for (int32_t i = 0; i < VOCAB - 1; i++) lengths[i] = token_text(i, token[i]);
+  for (int64_t i = 0; i < list->count; i++) {
+    assert_true(list->tokens[i] >= 0 && list->tokens[i] < VOCAB - 1);
+    const size_t length = lengths[list->tokens[i]];
+    assert_true(at + length <= bytes);
+    assert_memory_equal(token[list->tokens[i]], text + at, length);
+    at += length;
+  }
+  assert_int_equal(at, bytes);
+}
+
+static void test_bytes(void **state) {
+  (void)state;
+  char text[256];
+  Error error = {0};
+  Tokenizer *tokenizer = NULL;
+  TokenList list = {0};
+  expect_ok(tokenizer_open("bytes", &tokenizer, &error), &error);
+  assert_int_equal(tokenizer->vocab_size, 257);
+  assert_int_equal(tokenizer->end_of_document, 256);
+  for (int i = 0; i < 256; i++) text[i] = (char)i;
+  encode(tokenizer, text, sizeof text, 100, &list);
+  assert_int_equal(list.count, 256);
+  for (int i = 0; i < 256; i++) assert_int_equal(list.tokens[i], i);
+  free(list.tokens);
+  tokenizer_close(tokenizer);
+  tokenizer_close(NULL);
+}
+
+static void test_unknown_name(void **state) {
+  (void)state;
+  Error error = {0};
+  Tokenizer *tokenizer = NULL;
+  expect_error(tokenizer_open("byte", &tokenizer, &error), &error, STATUS_USAGE, "\"byte\"", "gpt2:DIR");
+  assert_null(tokenizer);
+}
+
+/* Words, contractions, numbers, white space in all forms, text beyond ASCII, a special token as plain text.
+ */
+static void test_gpt2_values(void **state) {
+  const struct {
+    const char *text;
+    int64_t count;
+    int32_t tokens[24];
+  } cases[] = {
+      {"the cat sat on that mat", 9, {257, 101, 281, 276, 256, 311, 280, 32, 300}},
+      {"  return the value;\n    return that;", 11, {32, 285, 259, 32, 305, 304, 59, 284, 285, 280, 59}},
+      {"it's they'll we've isn't I'D 's", 20, {105, 116, 265, 259, 121, 286, 108, 32, 306, 288,
+                                               263, 303, 287, 32,  73,  39,  68,  32, 39,  115}},
+      {"in 1999, 2001 and 2024", 12, {105, 110, 313, 57, 44, 277, 289, 32, 296, 100, 277, 291}},
+      {"Gr\303\274\303\237e na\303\257ve caf\303\251", 9, {292, 274, 309, 32, 301, 307, 262, 294, 308}},
+      {"a  b   \n\n c\t ", 11, {97, 32, 32, 98, 261, 32, 10, 10, 262, 9, 32}},
+      {"\346\227\245\346\234\254 \360\237\230\200 \302\275",
+       14,
+       {230, 151, 165, 230, 156, 172, 32, 240, 159, 152, 128, 32, 194, 189}},
+      {"x\302\240y\342\200\203 z\341\240\216 w",
+       14,
+       {120, 194, 160, 121, 226, 128, 131, 32, 122, 225, 160, 142, 32, 119}},
+      {"<|endoftext|>", 13, {60, 124, 101, 110, 100, 111, 102, 116, 101, 120, 116, 124, 62}},
+      {"aaatatatthe", 7, {97, 97, 256, 256, 256, 257, 101}}};
+  Tokenizer *tokenizer = make_gpt2(*state);
+  assert_int_equal(tokenizer->vocab_size, VOCAB);
+  assert_int_equal(tokenizer->end_of_document, VOCAB - 1);
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (size_t piece = 0; piece < 12; piece++) {
+      TokenList list = {0};
+      encode(tokenizer, cases[i].text, strlen(cases[i].text), piece, &list);
+      assert_int_equal(list.count, cases[i].count);
+      assert_memory_equal(list.tokens, cases[i].tokens, (size_t)list.count * sizeof *list.tokens);
+      free(list.tokens);
+    }
+  }
+  tokenizer_close(tokenizer);
+}
+
+static void test_other_file_names(void **state) {
+  Error error = {0};
+  Tokenizer *tokenizer = NULL;
+  write_tokenizer(*state, "old", "encoder.json", "vocab.bpe");
+  expect_ok(open_gpt2(*state, "old", &tokenizer, &error), &error);
+  tokenizer_close(tokenizer);
+}
+
+/* Any bytes at all: nothing is lost, and the tokens do not depend on how the text is cut. */
+static void test_invalid_utf8(void **state) {
+  const char *alphabet[] = {"the",
+                            " that",
+                            "'ll",
+                            "  \n",
+                            "\xff",
+                            "\xc3",
+                            "\xe2\x80",
+                            "\xc3\xa9",
+                            "\x80",
+                            "2024",
+                            "\xf0\x9f\x98\x80",
+                            "\xed\xa0\x80",
+                            "\xc0\xaf",
+                            "\xf4\x90\x80\x80"};
+  Tokenizer *tokenizer = make_gpt2(*state);
+  uint64_t random = 5;
+  for (int i = 0; i < 400; i++) {
+    char text[256];
+    size_t bytes = 0;
+    for (int part = 0; part < 40; part++) {
+      random = random * 6364136223846793005U + 1442695040888963407U;
+      const char *add = alphabet[(random >> 33) % (sizeof alphabet / sizeof alphabet[0])];
+      memcpy(text + bytes, add, strlen(add));
+      bytes += strlen(add);
+    }
+    TokenList whole = {0};
+    TokenList cut = {0};
+    encode(tokenizer, text, bytes, 0, &whole);
+    encode(tokenizer, text, bytes, 1 + (size_t)i % 30, &cut);
+    expect_text(&whole, text, bytes);
+    assert_int_equal(whole.count, cut.count);
+    assert_memory_equal(whole.tokens, cut.tokens, (size_t)whole.count * sizeof *whole.tokens);
+    free(whole.tokens);
+    free(cut.tokens);
+  }
+  tokenizer_close(tokenizer);
+}
+
+/* Words of a million bytes take no time that grows with their square. */
+static void test_long_words(void **state) {
+  const size_t bytes = 1000000;
+  Tokenizer *tokenizer = make_gpt2(*state);
+  char *text = malloc(bytes);
+  assert_non_null(text);
+  const double start = clock_seconds();
+  for (int kind = 0; kind < 4; kind++) {
+    TokenList list = {0};
+    for (size_t i = 0; i < bytes; i++) text[i] = "at  9'\xff\xff"[2 * kind + (int)(i % 2)];
+    encode(tokenizer, text, bytes, 0, &list);
+    expect_text(&list, text, bytes);
+    free(list.tokens);
+  }
+  assert_true(clock_seconds() - start < 20.0);
+  free(text);
+  tokenizer_close(tokenizer);
+}
+
+static void test_damaged_files(void **state) {
+  TempDir *directory = *state;
+  const struct {
+    const char *vocabulary; /* NULL: the good one */
+    const char *merges;
+    Status status;
+    const char *text;
+  } faults[] = {
+      {"{\"a\": 0", NULL, STATUS_DATA, "vocab.json:1: is not JSON"},
+      {"[]", NULL, STATUS_DATA, "not a JSON object"},
+      {"{\"a\": 0, \"b\": 0}", NULL, STATUS_DATA, "the id of \"b\""},
+      {"{\"a\": 0, \"b\": 2}", NULL, STATUS_DATA, "the id of \"b\""},
+      {"{\"a\": \"0\"}", NULL, STATUS_DATA, "the id of \"a\""},
+      {"{\"a\": 0, \"a\": 1}", NULL, STATUS_DATA, "JSON"},
+      {"{\"a\": 0}", NULL, STATUS_DATA, "for the byte 0"},
+      {NULL, "#version: 0.2\na t\nx y\n", STATUS_DATA, "merges.txt:3:"},
+      {NULL, "a t\nat\n", STATUS_DATA, "merges.txt:2:"},
+      {NULL, "a t\n\x01 t\n", STATUS_DATA, "merges.txt:2:"},
+  };
+  const char *vocabulary = temp_dir_path(directory, "bad/vocab.json");
+  const char *list = temp_dir_path(directory, "bad/merges.txt");
+  Error error = {0};
+  Tokenizer *tokenizer = NULL;
+  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+    write_tokenizer(directory, "bad", "vocab.json", "merges.txt");
+    if (faults[i].vocabulary != NULL) temp_file_write_text(vocabulary, faults[i].vocabulary);
+    if (faults[i].merges != NULL) temp_file_write_text(list, faults[i].merges);
+    expect_error(open_gpt2(directory, "bad", &tokenizer, &error), &error, faults[i].status, faults[i].text);
+    assert_null(tokenizer);
+  }
+  write_tokenizer(directory, "bad", "vocab.json", "merges.txt");
+  temp_file_write(list, "a\0t\n", 4);
+  expect_error(open_gpt2(directory, "bad", &tokenizer, &error), &error, STATUS_DATA, list, "zero byte");
+  assert_int_equal(remove(list), 0);
+  expect_error(open_gpt2(directory, "bad", &tokenizer, &error), &error, STATUS_NO_INPUT, "merges.txt",
+               "vocab.bpe");
+  expect_error(open_gpt2(directory, "missing", &tokenizer, &error), &error, STATUS_NO_INPUT, "vocab.json",
+               "encoder.json");
+}
+
+static void test_utf8(void **state) {
+  (void)state;
+  const struct {
+    const char *text;
+    size_t bytes, valid;
+  } cases[] = {
+      {"", 0, 0},
+      {"abc", 3, 3},
+      {"\xc2\x80\xdf\xbf", 4, 4},
+      {"\xe0\xa0\x80\xef\xbf\xbf", 6, 6},
+      {"\xf0\x90\x80\x80\xf4\x8f\xbf\xbf", 8, 8},
+      {"a\xc3", 2, 1},            /* cut */
+      {"a\xe2\x82", 3, 1},        /* cut */
+      {"a\xc0\xaf", 3, 1},        /* overlong */
+      {"\xe0\x9f\xbf", 3, 0},     /* overlong */
+      {"\xf0\x8f\xbf\xbf", 4, 0}, /* overlong */
+      {"\xed\x9f\xbf", 3, 3},     /* U+D7FF */
+      {"\xed\xa0\x80", 3, 0},     /* a surrogate */
+      {"\xf4\x90\x80\x80", 4, 0}, /* U+110000 */
+      {"\xf5\x80\x80\x80", 4, 0},
+      {"\x80", 1, 0},
+      {"\xe2\x28\xa1", 3, 0},
+      {"\xf0\x9f\x98\x28", 4, 0},
+      {"a\0b", 3, 3},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    assert_int_equal(utf8_valid_prefix(cases[i].text, cases[i].bytes), cases[i].valid);
+  }
+}
+
+#define IN_TEMP_DIR(test) cmocka_unit_test_setup_teardown(test, temp_dir_set_up, temp_dir_tear_down)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_bytes),       cmocka_unit_test(test_unknown_name), IN_TEMP_DIR(test_gpt2_values),
+      IN_TEMP_DIR(test_other_file_names), IN_TEMP_DIR(test_invalid_utf8),      IN_TEMP_DIR(test_long_words),
+      IN_TEMP_DIR(test_damaged_files),    cmocka_unit_test(test_utf8),
+  };
+  return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
+}
