@@ -149,11 +149,11 @@ check: deps-check ## builds and runs all tests
 	@$(MAKE) --no-print-directory run-tests
 
 run-tests:
-	@RINGGPT=$(PROGRAM) tests/run.sh $(TESTS)
+	@tests/run.sh $(TESTS)
 
 check-long: deps-check ## the tests that take up to an hour
 	@$(MAKE) --no-print-directory -j$(shell nproc) all long-tests
-	@TEST_TIMEOUT=3600 RINGGPT=$(PROGRAM) tests/run.sh $(LONG_TESTS)
+	@TEST_TIMEOUT=3600 tests/run.sh $(LONG_TESTS)
 
 check-sanitize: deps-check ## all tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory SANITIZE=address,undefined -j$(shell nproc) all tests

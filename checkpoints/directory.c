@@ -47,6 +47,7 @@ static bool parse_name(const char *name, int64_t *step, StepKind *kind) {
   static const char prefix[] = "step_";
   if (strncmp(name, prefix, sizeof prefix - 1) != 0) return false;
   *step = strtoll(name + sizeof prefix - 1, NULL, 10);
+  if (*step < 0) return false;
   for (*kind = STEP_TEMPORARY; *kind <= STEP_FINAL; (*kind)++) {
     char expected[NAME_MAX + 1];
     step_name(*step, *kind, expected);

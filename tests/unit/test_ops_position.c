@@ -17,12 +17,13 @@ typedef struct Lookup {
   int64_t *position; /* (n) */
 } Lookup;
 
+/* Few distinct tokens, so that most come several times, spread over the vocabulary. */
 static Lookup make_lookup(OpsRun *run, int64_t n, int64_t c, int64_t vocab) {
   Lookup lookup = {.n = n, .c = c, .vocab = vocab, .positions = 29};
   lookup.token = ops_bytes(run, (size_t)n * sizeof(int32_t));
   lookup.position = ops_bytes(run, (size_t)n * sizeof(int64_t));
   for (int64_t i = 0; i < n; i++) {
-    lookup.token[i] = (int32_t)random_below(&run->random, lookup.vocab);
+    lookup.token[i] = (int32_t)(random_below(&run->random, 13) * (vocab / 13));
     lookup.position[i] = random_below(&run->random, lookup.positions);
   }
   return lookup;
@@ -69,15 +70,12 @@ static void check_embeddings(OpsRun *run) {
   static const int64_t rows[] = {0, 1, 17, 1000};
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     for (size_t j = 0; j < sizeof columns / sizeof columns[0]; j++) {
-      /* Few distinct tokens, so that most come several times. */
       check_embedding_forward(run, rows[i], columns[j], 13);
       check_embedding_backward(run, rows[i], columns[j], 13);
     }
   }
   /* A frequent token in a long sequence: its gradient is as good as any. */
-  check_embedding_backward(run, 200000, 3, 13);
-  check_embedding_forward(run, 5000, 2, 100000);
-  check_embedding_backward(run, 5000, 2, 100000);
+  check_embedding_backward(run, 200000, 3, 100000);
 }
 
 /* ---------------------------------------------------------------- rotary positions */

@@ -1,6 +1,5 @@
 /* The program as a user meets it: exit codes, one line on stderr for each failure, and the way of a text
  * through prepare and inspect. */
-#include <libgen.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,21 +9,16 @@
 #include <unistd.h>
 
 #include "kernels/base/status.h"
+#include "tests/support/program.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
 static TempDir directory;
-static char program[PATH_MAX + 16];
+static char program[PATH_MAX];
 
-/* The program lies beside the folder of the tests. */
 static int setup(void **state) {
   (void)state;
-  char self[PATH_MAX];
-  const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-  assert_true(length > 0);
-  self[length] = '\0';
-  (void)snprintf(program, sizeof program, "%s/ringgpt", dirname(dirname(self)));
-  if (access(program, X_OK) != 0) fail_msg("%s is not built", program);
+  program_path(program);
   directory = temp_dir_create();
   return 0;
 }
