@@ -1,4 +1,6 @@
 /* BGZF: reading. */
+#define ZLIB_CONST
+
 #include "data/bgzf.h"
 
 #include <string.h>
@@ -98,10 +100,11 @@ free_index:
 }
 
 /* Expands `bytes` of raw deflate data that must give exactly `data_bytes`. */
-static bool inflate_exactly(uint8_t *packed, size_t bytes, uint8_t *data, int64_t data_bytes) {
-  z_stream stream = {
-      .next_in = packed, .avail_in = (uInt)bytes, .next_out = data, .avail_out = (uInt)data_bytes};
+static bool inflate_exactly(const uint8_t *packed, size_t bytes, uint8_t *data, int64_t data_bytes) {
+  z_stream stream = {.next_in = packed, .avail_in = (uInt)bytes};
   if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) return false;
+  stream.next_out = data;
+  stream.avail_out = (uInt)data_bytes;
   const int result = inflate(&stream, Z_FINISH);
   const bool whole = result == Z_STREAM_END && stream.avail_in == 0 && stream.avail_out == 0;
   (void)inflateEnd(&stream);

@@ -59,7 +59,7 @@ static bool parse_description(const json_t *root, Description *out, const char *
   if (json_integer_value(json_object_get(root, "version")) != DESCRIPTION_VERSION) return false;
   *wrong = "tokenizer";
   if (tokenizer == NULL || strlen(tokenizer) >= sizeof out->tokenizer) return false;
-  strcpy(out->tokenizer, tokenizer);
+  (void)snprintf(out->tokenizer, sizeof out->tokenizer, "%s", tokenizer);
   *wrong = "vocab_size";
   if (!read_count(root, "vocab_size", &out->vocab_size) || out->vocab_size > INT32_MAX) return false;
   *wrong = "end_of_document";

@@ -1,6 +1,7 @@
 /* The work of `ringgpt prepare`. */
 #include "data/prepare.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,7 +134,7 @@ static Status set_up(Preparation *work, Error *error) {
   const PrepareOptions *options = work->options;
   Description *description = &work->description;
   TRY(tokenizer_open(options->tokenizer, &work->tokenizer, error));
-  strcpy(description->tokenizer, options->tokenizer);
+  (void)snprintf(description->tokenizer, sizeof description->tokenizer, "%s", options->tokenizer);
   description->vocab_size = work->tokenizer->vocab_size;
   description->end_of_document = work->tokenizer->end_of_document;
   for (Split split = SPLIT_TRAIN; split <= SPLIT_VAL; split++) {
@@ -152,12 +153,13 @@ static Status set_up(Preparation *work, Error *error) {
  * all. */
 static Status grow_text(Preparation *work, size_t held, Error *error) {
   if (held < work->text_capacity) return STATUS_OK;
-  char *larger = realloc(work->text, 2 * work->text_capacity);
+  const size_t capacity = 2 * held + TEXT_BYTES;
+  char *larger = realloc(work->text, capacity);
   if (larger == NULL) {
     return fail(error, STATUS_SYSTEM, "no memory left for a word of more than %zu bytes", held);
   }
   work->text = larger;
-  work->text_capacity *= 2;
+  work->text_capacity = capacity;
   return STATUS_OK;
 }
 

@@ -58,6 +58,8 @@ static Status name_split(const char *directory, Split split, ShardNames *names, 
   for (; names->count < described->shards; names->count++) {
     TRY(split_shard_path(directory, split, names->count, &names->paths[names->count], error));
   }
+  names->directory = strdup(directory);
+  if (names->directory == NULL) return out_of_memory(directory, error);
   names->tokens = described->tokens;
   return STATUS_OK;
 }
@@ -145,17 +147,18 @@ static Status name_glob(const char *pattern, ShardNames *names, Error *error) {
 static Status find_names(const char *pattern, ShardNames *names, Error *error) {
   struct stat info;
   const bool there = stat(pattern, &info) == 0;
-  if (there && S_ISDIR(info.st_mode)) {
-    TRY(name_directory(pattern, names, error));
-  } else if (there) {
+  if (there && S_ISDIR(info.st_mode)) return name_directory(pattern, names, error);
+  if (there) {
     TRY(make_room(pattern, 1, names, error));
     TRY(add_name(pattern, names, error));
   } else {
     TRY(name_directory_split(pattern, names, error));
-    if (!names->described) TRY(name_glob(pattern, names, error));
+    if (names->described) return STATUS_OK;
+    TRY(name_glob(pattern, names, error));
   }
+  /* The folder in a pattern may be a pattern, too: that of the first shard is meant. */
   TRY(directory_of(names->paths[0], &names->directory, error));
-  return names->described ? STATUS_OK : find_description(names->directory, names, error);
+  return find_description(names->directory, names, error);
 }
 
 Status shard_names_find(const char *pattern, ShardNames *out, Error *error) {

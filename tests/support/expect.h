@@ -2,9 +2,13 @@
 #ifndef RINGGPT_SUPPORT_EXPECT_H
 #define RINGGPT_SUPPORT_EXPECT_H
 
-#include <stdbool.h>
-
 #include "kernels/base/status.h"
+
+/* The condition holds. */
+#define expect_true(condition)                                                                               \
+  do {                                                                                                       \
+    if (!(condition)) expect_failed(#condition, __FILE__, __LINE__);                                         \
+  } while (0)
 
 /* The call worked; otherwise the test fails with the error's text. */
 #define expect_ok(status, error) expect_status_at((status), (error), __FILE__, __LINE__)
@@ -14,11 +18,9 @@
 #define expect_error(status, error, wanted, ...)                                                             \
   expect_error_at((status), (error), (wanted), (const char *const[]){__VA_ARGS__, NULL}, __FILE__, __LINE__)
 
-#define expect_true(condition) expect_true_at((condition), #condition, __FILE__, __LINE__)
-
 void expect_status_at(Status status, const Error *error, const char *file, int line);
 void expect_error_at(Status status, Error *error, Status wanted, const char *const *texts, const char *file,
                      int line);
-void expect_true_at(bool condition, const char *text, const char *file, int line);
+_Noreturn void expect_failed(const char *text, const char *file, int line);
 
 #endif

@@ -207,10 +207,10 @@ static void check_case(const AttentionOps *ops, const AttentionCase *c) {
 
 /* Long enough for several chunks of queries and keys per head: threads must not meet in the same sums. */
 static void check_many_threads(const AttentionOps *ops) {
-  const AttentionCase c = {.name = "many threads", .length = 5000, .heads = 1, .kv_heads = 1, .head_dim = 8};
+  const AttentionCase c = {.name = "many threads", .length = 5000, .heads = 1, .kv_heads = 1, .head_dim = 32};
   AttentionInputs in = attention_inputs(&c);
   AttentionOutputs one = attention_attend(ops, 1, &c, &in);
-  for (int i = 0; i < 5; i++) {
+  for (int i = 0; i < 10; i++) {
     AttentionOutputs more = attention_attend(ops, 4, &c, &in);
     check_same_bits(ops->name, &c, &one, &more);
     attention_outputs_free(&more);

@@ -39,7 +39,7 @@ static char *read_split(TempDir *directory, const char *split) {
   const int64_t count = dataset_tokens(dataset);
   int32_t *tokens = malloc((size_t)count * sizeof *tokens);
   char *text = calloc((size_t)count + 1, 1);
-  assert_true(tokens != NULL && text != NULL);
+  expect_true(tokens != NULL && text != NULL);
   expect_ok(dataset_read(dataset, 0, count, tokens, &error), &error);
   for (int64_t i = 0; i < count; i++) text[i] = (char)(tokens[i] == END ? '|' : tokens[i]);
   free(tokens);
@@ -143,8 +143,8 @@ static void test_split(void **state) {
     run(&options, &description);
     char *train = read_split(directory, "train");
     char *val = read_split(directory, "val");
-    for (char c = 'a'; c < 'a' + 20; c++) assert_true((strchr(train, c) == NULL) != (strchr(val, c) == NULL));
-    if (seed == 1) strcpy(first, val);
+    for (int c = 'a'; c < 'a' + 20; c++) assert_true((strchr(train, c) == NULL) != (strchr(val, c) == NULL));
+    if (seed == 1) (void)snprintf(first, sizeof first, "%s", val);
     if (seed == 2) assert_string_not_equal(first, val);
     free(train);
     free(val);

@@ -241,8 +241,7 @@ static void test_invalid_utf8(void **state) {
     for (int part = 0; part < 40; part++) {
       random = random * 6364136223846793005U + 1442695040888963407U;
       const char *add = alphabet[(random >> 33) % (sizeof alphabet / sizeof alphabet[0])];
-      memcpy(text + bytes, add, strlen(add));
-      bytes += strlen(add);
+      for (const char *from = add; *from != '\0'; from++) text[bytes++] = *from;
     }
     TokenList whole = {0};
     TokenList cut = {0};
