@@ -75,9 +75,8 @@ void checkpoint_range(int64_t total, int rank, int ranks, int64_t *begin, int64_
  * than two whole ones. The fields of the manifest that the save fills itself are ignored.
  * Collective; `state` is this rank's own. Fails with STATUS_IO when a file cannot be written, synced or read
  * back, or the space is short: the temporary directory is removed, earlier checkpoints stay, training can go
- * on. STATUS_DATA when what is read back is not what was
- * written; STATUS_INTERNAL when the ranges do not tile the table; STATUS_SYSTEM without memory; or as comm.
- */
+ * on. STATUS_SYSTEM without memory, STATUS_INTERNAL when the ranges do not tile the table, STATUS_CONFIG when
+ * `keep` is too small or a path too long; or as comm. */
 Status checkpoint_save(const char *directory, int64_t keep, const CheckpointManifest *manifest,
                        const CheckpointState *state, const CheckpointLog *log, Comm *world, Error *error);
 

@@ -16,6 +16,11 @@
 
 static const char *const SUFFIXES[] = {[STEP_TEMPORARY] = ".tmp", [STEP_OLD] = ".old", [STEP_FINAL] = ""};
 
+/* The status of a call that left `code` in errno. */
+static Status status_of(int code) {
+  return code == ENOMEM ? STATUS_SYSTEM : STATUS_IO;
+}
+
 static Status too_long(const char *path, Error *error) {
   return fail(error, STATUS_CONFIG, "%.200s...: the path is too long", path);
 }
@@ -84,7 +89,7 @@ static Status read_names(const char *directory, DIR *stream, StepDirectory **lis
     errno = 0;
     const struct dirent *entry = readdir(stream);
     if (entry == NULL && errno != 0) {
-      return fail_errno(error, STATUS_IO, errno, "%s: the directory cannot be read", directory);
+      return fail_errno(error, status_of(errno), errno, "%s: the directory cannot be read", directory);
     }
     if (entry == NULL) return STATUS_OK;
     TRY(add_name(directory, entry->d_name, list, count, error));
@@ -97,7 +102,7 @@ Status directory_list(const char *directory, StepDirectory **list, int64_t *coun
   DIR *stream = opendir(directory);
   if (stream == NULL && errno == ENOENT) return STATUS_OK;
   if (stream == NULL) {
-    return fail_errno(error, STATUS_IO, errno, "%s: the directory cannot be read", directory);
+    return fail_errno(error, status_of(errno), errno, "%s: the directory cannot be read", directory);
   }
   const Status status = read_names(directory, stream, list, count, error);
   (void)closedir(stream);
@@ -120,7 +125,7 @@ static int remove_one(const char *path, const struct stat *info, int type, struc
 
 Status directory_remove(const char *path, Error *error) {
   if (nftw(path, remove_one, MAX_OPEN, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT) {
-    return fail_errno(error, STATUS_IO, errno, "%s: cannot be removed", path);
+    return fail_errno(error, status_of(errno), errno, "%s: cannot be removed", path);
   }
   return STATUS_OK;
 }

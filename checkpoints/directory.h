@@ -33,7 +33,8 @@ Status directory_step(const char *directory, int64_t step, StepKind kind, char p
  * A missing directory is an empty list. STATUS_IO; STATUS_SYSTEM without memory. */
 Status directory_list(const char *directory, StepDirectory **list, int64_t *count, Error *error);
 
-/* Removes a file or a directory with all it holds; a missing one is allowed. STATUS_IO. */
+/* Removes a file or a directory with all it holds; a missing one is allowed. STATUS_IO;
+ * STATUS_SYSTEM without memory. */
 Status directory_remove(const char *path, Error *error);
 
 #endif

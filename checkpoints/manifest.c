@@ -11,6 +11,7 @@
 #include <zlib.h>
 
 #include "checkpoints/directory.h"
+#include "checkpoints/json_write.h"
 #include "kernels/base/file.h"
 
 #define MANIFEST_FORMAT "ringgpt checkpoint"
@@ -39,71 +40,62 @@ uint32_t manifest_model_crc32(const TensorTable *table) {
 
 /* ---------------------------------------------------------------- writing */
 
-static void set_integer(json_t *object, const char *key, int64_t value) {
-  (void)json_object_set_new(object, key, json_integer(value));
-}
-
-static void set_string(json_t *object, const char *key, const char *value) {
-  (void)json_object_set_new(object, key, json_string(value));
-}
-
-static void set_crc32(json_t *object, const char *key, uint32_t crc) {
+static void write_crc32(JsonWriter *writer, const char *key, uint32_t crc) {
   char text[16];
   (void)snprintf(text, sizeof text, "%08" PRIx32, crc);
-  set_string(object, key, text);
+  json_write_string(writer, key, text);
 }
 
-static void set_time(json_t *object, int64_t seconds) {
+static void write_time(JsonWriter *writer, int64_t seconds) {
   char text[64] = "";
   struct tm utc = {0};
   const time_t time = (time_t)seconds;
   if (gmtime_r(&time, &utc) != NULL) (void)strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  set_string(object, "time", text);
+  json_write_string(writer, "time", text);
 }
 
-static json_t *topology_to_json(const CheckpointManifest *manifest) {
-  json_t *topology = json_object();
-  set_integer(topology, "ring", manifest->ring);
-  set_integer(topology, "data", manifest->data);
-  set_string(topology, "transport", manifest->transport);
-  set_integer(topology, "threads", manifest->threads);
-  return topology;
+static void write_topology(JsonWriter *root, const CheckpointManifest *manifest) {
+  JsonWriter topology = json_write_begin();
+  json_write_integer(&topology, "ring", manifest->ring);
+  json_write_integer(&topology, "data", manifest->data);
+  json_write_string(&topology, "transport", manifest->transport);
+  json_write_integer(&topology, "threads", manifest->threads);
+  json_write_object(root, "topology", &topology);
 }
 
-static json_t *model_to_json(const CheckpointManifest *manifest) {
-  json_t *model = json_object();
-  set_integer(model, "parameters", manifest->parameters);
-  set_integer(model, "tensors", manifest->tensors);
-  set_crc32(model, "crc32", manifest->model_crc32);
-  return model;
+static void write_model(JsonWriter *root, const CheckpointManifest *manifest) {
+  JsonWriter model = json_write_begin();
+  json_write_integer(&model, "parameters", manifest->parameters);
+  json_write_integer(&model, "tensors", manifest->tensors);
+  write_crc32(&model, "crc32", manifest->model_crc32);
+  json_write_object(root, "model", &model);
 }
 
-static json_t *files_to_json(const ManifestFiles *files) {
+static void write_files(JsonWriter *root, const ManifestFiles *files) {
   json_t *array = json_array();
   for (int64_t i = 0; i < files->count; i++) {
-    json_t *file = json_object();
-    set_string(file, "name", files->files[i].name);
-    set_integer(file, "size", files->files[i].size);
-    set_crc32(file, "crc32", files->files[i].crc32);
-    (void)json_array_append_new(array, file);
+    JsonWriter file = json_write_begin();
+    json_write_string(&file, "name", files->files[i].name);
+    json_write_integer(&file, "size", files->files[i].size);
+    write_crc32(&file, "crc32", files->files[i].crc32);
+    const bool appended = json_array_append_new(array, file.object) == 0;
+    root->failed = root->failed || file.failed || !appended;
   }
-  return array;
+  json_write_value(root, "files", array);
 }
 
-/* The setters above do nothing without memory; what is missing then is noticed when the text is read back,
- * which every save does before it counts. */
-static json_t *manifest_to_json(const CheckpointManifest *manifest, const ManifestFiles *files) {
-  json_t *root = json_object();
-  set_string(root, "format", MANIFEST_FORMAT);
-  set_integer(root, "version", MANIFEST_VERSION);
-  set_time(root, manifest->time);
-  set_integer(root, "step", manifest->step);
-  set_integer(root, "samples", manifest->samples);
-  set_integer(root, "skipped_steps", manifest->skipped_steps);
-  set_integer(root, "skipped_in_a_row", manifest->skipped_in_a_row);
-  (void)json_object_set_new(root, "topology", topology_to_json(manifest));
-  (void)json_object_set_new(root, "model", model_to_json(manifest));
-  (void)json_object_set_new(root, "files", files_to_json(files));
+static JsonWriter write_manifest(const CheckpointManifest *manifest, const ManifestFiles *files) {
+  JsonWriter root = json_write_begin();
+  json_write_string(&root, "format", MANIFEST_FORMAT);
+  json_write_integer(&root, "version", MANIFEST_VERSION);
+  write_time(&root, manifest->time);
+  json_write_integer(&root, "step", manifest->step);
+  json_write_integer(&root, "samples", manifest->samples);
+  json_write_integer(&root, "skipped_steps", manifest->skipped_steps);
+  json_write_integer(&root, "skipped_in_a_row", manifest->skipped_in_a_row);
+  write_topology(&root, manifest);
+  write_model(&root, manifest);
+  write_files(&root, files);
   return root;
 }
 
@@ -111,10 +103,10 @@ static json_t *manifest_to_json(const CheckpointManifest *manifest, const Manife
 static Status manifest_text(const char *path, const CheckpointManifest *manifest, const ManifestFiles *files,
                             char **out, Error *error) {
   *out = NULL;
-  json_t *root = manifest_to_json(manifest, files);
-  char *body = json_dumps(root, JSON_INDENT(2));
-  json_decref(root);
-  if (body != NULL && strlen(body) > 2) {
+  JsonWriter root = write_manifest(manifest, files);
+  char *body = root.failed ? NULL : json_dumps(root.object, JSON_INDENT(2));
+  json_decref(root.object);
+  if (body != NULL) {
     const size_t covered = strlen(body) - 2; /* without the final line end and brace */
     const uint32_t crc = crc32_bytes(0, body, covered);
     if (asprintf(out, "%.*s" TAIL_FORMAT, (int)covered, body, crc) < 0) *out = NULL;
@@ -272,8 +264,16 @@ Status manifest_read(const char *directory, CheckpointManifest *manifest, Manife
   TRY(file_read_whole(path, MANIFEST_MAX_BYTES, &text, &bytes, error));
   TRY_GOTO(check_tail(&reader, text, bytes), release);
   root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &ignored);
-  status = root == NULL ? fail(error, STATUS_DATA, "%s: damaged: it is not valid JSON", path)
-                        : get_manifest(&reader, root, manifest, files);
+  if (root == NULL) {
+    /* What was written under this checksum was JSON: the parser does not tell want of memory from bad syntax.
+     */
+    status = fail(error, STATUS_SYSTEM,
+                  "%s: its checksum is right, but it cannot be parsed: no memory is left, or another program "
+                  "wrote it",
+                  path);
+    goto release;
+  }
+  status = get_manifest(&reader, root, manifest, files);
   json_decref(root);
 release:
   free(text);

@@ -7,7 +7,7 @@
  *   data, little-endian, row-major; the ranges of all tensors tile it without holes
  *
  * The reader trusts nothing: header at most 16 MiB, at most 100,000 tensors of at most 8 dimensions, names of
- * at most 255 bytes without duplicates, metadata at most 1 MiB, products that cannot wrap, shape and range of
+ * at most 255 bytes without duplicates, at most 1,024 metadata, products that cannot wrap, shape and range of
  * one size, ranges that tile the file exactly. No header makes it take more memory than a small multiple of
  * what the header itself has. Files of other writers whose data are not aligned are read all the same.
  */

@@ -1,7 +1,7 @@
-/* The JSON header of a safetensors file. What describes a tensor has so narrow a form that it is read
- * directly, without a tree of values in between: whatever does not belong there is refused at its first byte,
- * and a header cannot ask for more memory than its entries take. Only metadata and names with escapes are
- * left to the JSON library, the metadata up to a bound. */
+/* The JSON header of a safetensors file. It has so narrow a form that it is read directly, without a tree of
+ * values in between: whatever does not belong there is refused at its first byte, and a header cannot ask for
+ * more memory than its entries take. Only strings with escapes or beyond ASCII are left to the JSON library.
+ */
 #include "checkpoints/safetensors_header.h"
 
 #include <jansson.h>
@@ -9,9 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The longest JSON of all metadata, and how deep it may nest. */
-#define MAX_METADATA_JSON ((size_t)1 << 20)
-#define MAX_NESTING 2
+/* The most pairs that the metadata may have. */
+#define MAX_METADATA 1024
 
 /* The fields of a tensor's description, as bits. */
 enum { FIELD_DTYPE = 1, FIELD_SHAPE = 2, FIELD_OFFSETS = 4, FIELD_ALL = 7 };
@@ -99,30 +98,6 @@ static Status read_separator(Parser *parser, char end, bool *more) {
   return STATUS_OK;
 }
 
-/* Moves behind the object of metadata that begins here. */
-static Status skip_metadata(Parser *parser) {
-  const size_t start = parser->at;
-  int depth = 0;
-  while (parser->at < parser->size) {
-    if (parser->at - start > MAX_METADATA_JSON) return damaged(parser, "the metadata are too long");
-    const char byte = parser->text[parser->at];
-    if (byte == '"') {
-      TRY(skip_string(parser));
-      continue;
-    }
-    parser->at++;
-    if ((byte == '{' || byte == '[') && ++depth > MAX_NESTING) return damaged(parser, "it nests too deeply");
-    if ((byte == '}' || byte == ']') && --depth == 0) return STATUS_OK;
-  }
-  return damaged(parser, "the metadata do not end");
-}
-
-/* Parses text[begin, end) strictly. NULL when it is not JSON. */
-static json_t *parse_json(const Parser *parser, size_t begin, size_t end) {
-  json_error_t ignored;
-  return json_loadb(parser->text + begin, end - begin, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &ignored);
-}
-
 /* Whether text[begin, end) is printable ASCII without escapes, so that it stands for itself. */
 static bool is_plain(const Parser *parser, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) {
@@ -133,30 +108,37 @@ static bool is_plain(const Parser *parser, size_t begin, size_t end) {
 }
 
 /* Decodes the string in quotes at text[begin, end) in its place: an escape is never shorter than what it
- * stands for. The length of the name in *length. */
+ * stands for. The length of the text in *length. */
 static Status decode_string(const Parser *parser, size_t begin, size_t end, size_t *length) {
-  json_t *string = parse_json(parser, begin, end);
-  if (string == NULL) return damaged(parser, "the name in front is not valid JSON or UTF-8");
+  json_error_t ignored;
+  json_t *string = json_loadb(parser->text + begin, end - begin, JSON_DECODE_ANY, &ignored);
+  if (string == NULL) return damaged(parser, "the string in front is not valid JSON or UTF-8");
   *length = json_string_length(string);
   memcpy(parser->text + begin + 1, json_string_value(string), *length);
   json_decref(string);
   return STATUS_OK;
 }
 
-/* Reads the string that begins here; *name then lies in the text, with a zero in place of its final quote. */
-static Status read_name(Parser *parser, const char **name) {
+/* Reads the string that begins here; *out then lies in the text, with a zero in place of its final quote. */
+static Status read_string(Parser *parser, const char **out) {
   skip_spaces(parser);
-  if (!at_byte(parser, '"')) return damaged(parser, "a name in quotes should be here");
+  if (!at_byte(parser, '"')) return damaged(parser, "a string in quotes should be here");
   const size_t begin = parser->at;
   TRY(skip_string(parser));
   size_t length = parser->at - begin - 2;
   if (!is_plain(parser, begin + 1, parser->at - 1)) {
     TRY(decode_string(parser, begin, parser->at, &length));
   }
-  if (length > SAFETENSORS_MAX_NAME) return damaged(parser, "the name in front is longer than 255 bytes");
   parser->text[begin + 1 + length] = '\0';
-  *name = parser->text + begin + 1;
+  *out = parser->text + begin + 1;
   return STATUS_OK;
+}
+
+/* The same for a string that names something. */
+static Status read_name(Parser *parser, const char **out) {
+  TRY(read_string(parser, out));
+  if (strlen(*out) <= SAFETENSORS_MAX_NAME) return STATUS_OK;
+  return damaged(parser, "the name in front is longer than 255 bytes");
 }
 
 /* ---------------------------------------------------------------- one tensor */
@@ -210,7 +192,7 @@ typedef struct Description {
 
 static Status read_dtype(Parser *parser, Description *description) {
   const char *name = NULL;
-  TRY(read_name(parser, &name));
+  TRY(read_string(parser, &name));
   description->dtype = find_dtype(name);
   return description->dtype != NULL ? STATUS_OK : damaged(parser, "the dtype in front is unknown");
 }
@@ -219,7 +201,7 @@ static Status read_field(Parser *parser, Description *description) {
   const char *key = NULL;
   int field = 0;
   Status status = STATUS_OK;
-  TRY(read_name(parser, &key));
+  TRY(read_string(parser, &key));
   TRY(expect(parser, ':', "a colon should be here"));
   if (strcmp(key, "dtype") == 0) {
     field = FIELD_DTYPE;
@@ -294,20 +276,34 @@ static Status append_entry(Parser *parser, const SafetensorsEntry *entry) {
   return STATUS_OK;
 }
 
-/* The object that begins here, which maps strings to strings. */
-static Status read_metadata(Parser *parser) {
-  const size_t begin = parser->at;
-  const char *key = NULL;
-  json_t *value = NULL;
-  bool strings = true;
-  TRY(skip_metadata(parser));
-  json_t *metadata = parse_json(parser, begin, parser->at);
-  if (metadata == NULL) return damaged(parser, "the metadata in front are not valid JSON");
-  json_object_foreach(metadata, key, value) {
-    strings = strings && json_is_string(value);
+static bool is_among(const char *name, const char *const *names, int count) {
+  for (int i = 0; i < count; i++) {
+    if (strcmp(name, names[i]) == 0) return true;
   }
-  json_decref(metadata);
-  return strings ? STATUS_OK : damaged(parser, "the metadata in front hold something else than strings");
+  return false;
+}
+
+/* The object that begins here, which maps strings to strings; nobody needs them here. */
+static Status read_metadata(Parser *parser) {
+  const char *keys[MAX_METADATA];
+  const char *value = NULL;
+  int count = 0;
+  bool more = true;
+  parser->at++;
+  skip_spaces(parser);
+  if (at_byte(parser, '}')) {
+    parser->at++;
+    return STATUS_OK;
+  }
+  for (; more; count++) {
+    if (count == MAX_METADATA) return damaged(parser, "more than 1024 metadata");
+    TRY(read_name(parser, &keys[count]));
+    if (is_among(keys[count], keys, count)) return damaged(parser, "the metadata in front come twice");
+    TRY(expect(parser, ':', "a colon should be here"));
+    TRY(read_string(parser, &value));
+    TRY(read_separator(parser, '}', &more));
+  }
+  return STATUS_OK;
 }
 
 static Status read_member(Parser *parser, bool *metadata_seen) {

@@ -1,5 +1,6 @@
 /* safetensors files: the writer. */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,50 +8,67 @@
 
 #include "checkpoints/safetensors.h"
 #include "checkpoints/safetensors_header.h"
+#include "kernels/base/memory.h"
 
 #define PART_BYTES ((size_t)1 << 18)
 
-/* Writes the JSON of all items to `stream` and the bytes of their data to *bytes. Names of parameters need no
- * escapes. */
-static void print_header(FILE *stream, const SafetensorsItem *items, int64_t count, int64_t *bytes) {
-  *bytes = 0;
-  (void)fputs("{\"__metadata__\":{\"format\":\"pt\"}", stream);
+/* A text that is measured first (size 0, no room) and then written into room of that size. */
+typedef struct Text {
+  char *room;
+  size_t size;
+  size_t used; /* bytes that the text has so far, also where there is no room for them */
+} Text;
+
+static void append(Text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void append(Text *text, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  char *next = text->size > 0 ? text->room + text->used : NULL;
+  const size_t left = text->size > 0 ? text->size - text->used : 0;
+  const int length = vsnprintf(next, left, format, arguments);
+  va_end(arguments);
+  if (length > 0) text->used += (size_t)length;
+}
+
+/* The JSON of all items. Names of parameters need no escapes. Returns the bytes of their data. */
+static int64_t print_header(Text *text, const SafetensorsItem *items, int64_t count) {
+  int64_t bytes = 0;
+  append(text, "{\"__metadata__\":{\"format\":\"pt\"}");
   for (int64_t i = 0; i < count; i++) {
     const SafetensorsItem *item = &items[i];
     int64_t elements = item->shape[0];
-    (void)fprintf(stream, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64, item->name, item->shape[0]);
+    append(text, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64, item->name, item->shape[0]);
     if (item->rank == 2) {
-      (void)fprintf(stream, ",%" PRId64, item->shape[1]);
+      append(text, ",%" PRId64, item->shape[1]);
       elements *= item->shape[1];
     }
-    const int64_t end = *bytes + elements * (int64_t)sizeof(float);
-    (void)fprintf(stream, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", *bytes, end);
-    *bytes = end;
+    const int64_t end = bytes + elements * (int64_t)sizeof(float);
+    append(text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", bytes, end);
+    bytes = end;
   }
-  (void)fputc('}', stream);
+  append(text, "}");
+  return bytes;
 }
 
 /* The whole header in *out, a new block of *size bytes: length, JSON, and spaces so that the data begin at a
  * multiple of 8. */
 static Status make_header(const char *path, const SafetensorsItem *items, int64_t count, char **out,
                           size_t *size, int64_t *data_bytes, Error *error) {
-  uint64_t length = 0;
+  Text text = {0};
   *out = NULL;
-  FILE *stream = open_memstream(out, size);
-  if (stream == NULL) return fail(error, STATUS_SYSTEM, "%s: no memory left for its header", path);
-  (void)fwrite(&length, sizeof length, 1, stream);
-  print_header(stream, items, count, data_bytes);
-  for (long at = ftell(stream); at > 0 && at % 8 != 0; at++) (void)fputc(' ', stream);
-  const int failed = ferror(stream);
-  if (fclose(stream) != 0 || failed != 0) {
-    return fail(error, STATUS_SYSTEM, "%s: no memory left for its header", path);
-  }
-  length = *size - sizeof length;
-  memcpy(*out, &length, sizeof length);
+  *data_bytes = print_header(&text, items, count);
+  const uint64_t length = (text.used + 7) / 8 * 8;
   if (length > (uint64_t)SAFETENSORS_MAX_HEADER || count > SAFETENSORS_MAX_TENSORS) {
     return fail(error, STATUS_INTERNAL, "%s: %lld tensors are more than a safetensors file may hold", path,
                 (long long)count);
   }
+  *size = sizeof length + length;
+  TRY(memory_alloc(*size + 1, 1, "header of a checkpoint", (void **)out, error)); /* 1: the text's end */
+  text = (Text){.room = *out + sizeof length, .size = length + 1};
+  (void)print_header(&text, items, count);
+  memcpy(*out, &length, sizeof length);
+  memset(*out + sizeof length + text.used, ' ', length - text.used);
   return STATUS_OK;
 }
 

@@ -88,9 +88,7 @@ static Status prepare(Save *save, Error *error) {
   }
   checkpoint_clean(save->directory, save->log);
   TRY(check_space(save, error));
-  if (file_exists(save->temporary)) {
-    return fail(error, STATUS_IO, "%s: is left over and in the way: remove it", save->temporary);
-  }
+  TRY(directory_remove(save->temporary, error)); /* where the cleaning could not, this says why */
   return file_make_directory(save->temporary, error);
 }
 
@@ -159,12 +157,21 @@ static Status publish(const Save *save, Error *error) {
   return file_sync_directory(save->directory, error);
 }
 
+/* Reads everything back from the disk, which may refuse or return something else. */
+static Status read_back(const Save *save, Error *error) {
+  CheckpointManifest manifest;
+  Error reason = {0};
+  const Status status = checkpoint_verify(save->temporary, &manifest, &reason);
+  if (status == STATUS_OK) return STATUS_OK;
+  return fail(error, status == STATUS_SYSTEM ? status : STATUS_IO, "what was written does not read back: %s",
+              reason.text);
+}
+
 /* Rank 0, after every rank has written its files. */
 static Status commit(const Save *save, Error *error) {
   const TensorTable *table = save->state->table;
   const ManifestFiles files = {.files = save->files, .count = SHARED_FILES + save->world->size};
   CheckpointManifest manifest = *save->manifest;
-  CheckpointManifest read_back;
   manifest.time = (int64_t)time(NULL);
   manifest.parameters = table->total;
   manifest.tensors = table->size;
@@ -172,7 +179,7 @@ static Status commit(const Save *save, Error *error) {
   TRY(file_sync_directory(save->temporary, error));
   TRY(manifest_write(save->temporary, &manifest, &files, error));
   TRY(file_sync_directory(save->temporary, error));
-  TRY(checkpoint_verify(save->temporary, &read_back, error));
+  TRY(read_back(save, error));
   return publish(save, error);
 }
 

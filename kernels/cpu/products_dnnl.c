@@ -15,14 +15,18 @@
 #include "kernels/cpu/columns.h"
 #include "kernels/device.h"
 
-/* Limits of a block: larger ones leave threads idle, smaller ones repack their operands too often. */
-#define BLOCK_MIN 128
-#define BLOCK_MAX 512
-/* Blocks that a product is cut into where its sizes allow it. */
+/* Sizes of a block: smaller ones repack their operands too often, larger ones leave the caches. */
+#define ROWS_MIN 64
+#define ROWS_MAX 2048
+#define COLUMNS_MIN 128
+#define COLUMNS_MAX 768
+/* Operations that are worth a block of their own, and blocks that a product of many operations is cut into.
+ */
+#define BLOCK_OPERATIONS (INT64_C(1) << 24)
 #define BLOCKS_WANTED 8
 
-/* c (m, n) = beta c + a (m, k) b (k, n) + bias (n); a stored transposed is (k, m), b stored transposed (n,
- * k); a NULL bias is left out. */
+/* c (m, n) = a (m, k) b (k, n) + bias (n), or added to c; a stored transposed is (k, m), b stored transposed
+ * (n, k); a NULL bias is left out. */
 typedef struct Product {
   int64_t m, n, k;
   bool a_transposed;
@@ -34,24 +38,32 @@ typedef struct Product {
   float *c;
 } Product;
 
-static int64_t count_blocks(int64_t size, int64_t block) {
-  return (size + block - 1) / block;
-}
-
 static int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-/* Rows and columns of a block, from the sizes of the result alone. */
-static void choose_block(int64_t m, int64_t n, int64_t *rows, int64_t *columns) {
-  *rows = BLOCK_MAX;
-  *columns = BLOCK_MAX;
-  while (count_blocks(m, *rows) * count_blocks(n, *columns) < BLOCKS_WANTED &&
-         (*rows > BLOCK_MIN || *columns > BLOCK_MIN)) {
-    int64_t *larger = smaller(m, *rows) >= smaller(n, *columns) && *rows > BLOCK_MIN ? rows : columns;
-    if (*larger == BLOCK_MIN) larger = larger == rows ? columns : rows;
-    *larger /= 2;
+static int64_t divide_up(int64_t size, int64_t by) {
+  return (size + by - 1) / by;
+}
+
+/* Rows and columns of a block, from the sizes of the product alone; multiples of 16, a vector's width. */
+static void choose_block(const Product *p, int64_t *rows, int64_t *columns) {
+  const int64_t wanted = smaller(2 * p->m * p->n * p->k / BLOCK_OPERATIONS, BLOCKS_WANTED);
+  int64_t down = divide_up(p->m, ROWS_MAX);
+  int64_t across = divide_up(p->n, COLUMNS_MAX);
+  while (down * across < wanted) {
+    const int64_t height = p->m / down;
+    const int64_t width = p->n / across;
+    if (height > ROWS_MIN && (height >= width || width <= COLUMNS_MIN)) {
+      down++;
+    } else if (width > COLUMNS_MIN) {
+      across++;
+    } else {
+      break;
+    }
   }
+  *rows = divide_up(divide_up(p->m, down), 16) * 16;
+  *columns = divide_up(divide_up(p->n, across), 16) * 16;
 }
 
 /* The block of the result that starts at (row, column). Returns oneDNN's status. */
@@ -77,21 +89,20 @@ static void multiply(Device *device, const Product *p) {
   if (p->m == 0 || p->n == 0 || device->failure.status != STATUS_OK) return;
   int64_t rows = 0;
   int64_t columns = 0;
-  choose_block(p->m, p->n, &rows, &columns);
-  const int64_t row_blocks = count_blocks(p->m, rows);
-  const int64_t column_blocks = count_blocks(p->n, columns);
+  choose_block(p, &rows, &columns);
   int failed = 0;
   /* The threads of the caller's next parallel regions, oneDNN's among them; those of the loop inherit it. */
   const int callers_threads = omp_get_max_threads();
   omp_set_num_threads(1);
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(device->threads)                          \
-    reduction(|                                                                                              \
-              : failed) if (device->threads > 1)
-  for (int64_t block = 0; block < column_blocks; block++) {
-    for (int64_t row_block = 0; row_block < row_blocks; row_block++) {
-      const int64_t row = row_block * rows;
-      const int64_t column = block * columns;
-      failed |= multiply_block(p, row, column, smaller(rows, p->m - row), smaller(columns, p->n - column));
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(device->threads) if (device->threads > 1)
+  for (int64_t column = 0; column < p->n; column += columns) {
+    for (int64_t row = 0; row < p->m; row += rows) {
+      const int status =
+          multiply_block(p, row, column, smaller(rows, p->m - row), smaller(columns, p->n - column));
+      if (status != 0) {
+#pragma omp atomic write
+        failed = status;
+      }
     }
   }
   omp_set_num_threads(callers_threads);

@@ -4,13 +4,13 @@
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
 
-/* The loss of one row, (max - target logit) + log sum exp(logit - max): two terms that are both accurate
- * where the loss is small. Stores the maximum and the sum for the gradient. */
+/* The loss of one row of at least one logit, (max - target logit) + log sum exp(logit - max): two terms that
+ * are both accurate where the loss is small. Stores the maximum and the sum for the gradient. */
 static double row_loss(int64_t vocab, const float *logits, int64_t target, double *maximum, double *sum) {
   float largest = logits[0];
   for (int64_t j = 1; j < vocab; j++) largest = fmaxf(largest, logits[j]);
-  double total = 0;
-  for (int64_t j = 0; j < vocab; j++) total += exp((double)logits[j] - (double)largest);
+  double total = exp((double)logits[0] - (double)largest);
+  for (int64_t j = 1; j < vocab; j++) total += exp((double)logits[j] - (double)largest);
   *maximum = (double)largest;
   *sum = total;
   return ((double)largest - (double)logits[target]) + log(total);

@@ -114,6 +114,18 @@ static void check_extremes(OpsRun *run) {
   }
 }
 
+/* NaN comes out as NaN: nothing hides it from the loss. */
+static void check_nan(OpsRun *run) {
+  const float one = 1;
+  const float gate_up[2] = {NAN, 1};
+  float results[5] = {0};
+  run->ops->gelu_forward(run->device, 1, gate_up, results);
+  run->ops->gelu_backward(run->device, 1, gate_up, &one, results + 1);
+  run->ops->swiglu_forward(run->device, 1, 1, gate_up, results + 2);
+  run->ops->swiglu_backward(run->device, 1, 1, gate_up, &one, results + 3);
+  for (int k = 0; k < 5; k++) assert_true(isnan(results[k]));
+}
+
 static void check_adds(OpsRun *run) {
   for (size_t i = 0; i < COUNTS; i++) {
     const int64_t count = counts[i];
@@ -142,6 +154,11 @@ static void test_extremes(void **state) {
   ops_check_all(check_extremes);
 }
 
+static void test_nan(void **state) {
+  (void)state;
+  ops_check_all(check_nan);
+}
+
 static void test_add(void **state) {
   (void)state;
   ops_check_all(check_adds);
@@ -149,10 +166,8 @@ static void test_add(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_gelu),
-      cmocka_unit_test(test_swiglu),
-      cmocka_unit_test(test_extremes),
-      cmocka_unit_test(test_add),
+      cmocka_unit_test(test_gelu), cmocka_unit_test(test_swiglu), cmocka_unit_test(test_extremes),
+      cmocka_unit_test(test_nan),  cmocka_unit_test(test_add),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

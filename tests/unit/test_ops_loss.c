@@ -120,6 +120,20 @@ static void check_ignored(OpsRun *run) {
   assert_true(isnan(logits.at[0]) && nll[0] == 0 && nll[1] > 0);
 }
 
+/* What is not finite shows in the loss, wherever it stands: the training loop relies on it. */
+static void check_not_finite(OpsRun *run) {
+  static const int64_t places[] = {0, 5, 16, 31, 2048, 2070};
+  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+    for (int infinite = 0; infinite < 2; infinite++) {
+      const Logits logits = make_logits(run, 1, 2071, 1);
+      logits.at[places[i]] = infinite ? INFINITY : NAN;
+      float nll = 0;
+      run->ops->cross_entropy(run->device, 1, logits.vocab, logits.at, logits.targets, 1, false, &nll);
+      if (isfinite(nll)) fail_msg("the loss hides the logit at %lld", (long long)places[i]);
+    }
+  }
+}
+
 /* The loss of one row, for finite differences. */
 typedef struct RowLoss {
   int64_t vocab;
@@ -162,6 +176,11 @@ static void test_ignored(void **state) {
   ops_check_all(check_ignored);
 }
 
+static void test_not_finite(void **state) {
+  (void)state;
+  ops_check_all(check_not_finite);
+}
+
 static void test_differences(void **state) {
   (void)state;
   ops_check_all(check_differences);
@@ -169,10 +188,8 @@ static void test_differences(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_sizes),
-      cmocka_unit_test(test_extremes),
-      cmocka_unit_test(test_ignored),
-      cmocka_unit_test(test_differences),
+      cmocka_unit_test(test_sizes),      cmocka_unit_test(test_extremes),    cmocka_unit_test(test_ignored),
+      cmocka_unit_test(test_not_finite), cmocka_unit_test(test_differences),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

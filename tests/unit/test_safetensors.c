@@ -240,7 +240,7 @@ static const Broken BROKEN[] = {
     {"", 0, "does not start with {"},
     {" {}", 0, "does not start with {"},
     {"[]", 0, "does not start with {"},
-    {"{", 0, "a name in quotes"},
+    {"{", 0, "a string in quotes"},
     {"{}x", 0, "follows"},
     {"{}{}", 0, "follows"},
     {"{\"a\"}", 0, "a colon"},
@@ -249,21 +249,21 @@ static const Broken BROKEN[] = {
     {"{\"a\":[]}", 0, "an object should be here"},
     {"{\"a", 0, "a string does not end"},
     {"{\"a\\", 0, "a string does not end"},
-    {"{\"a\":{", 0, "a name in quotes"},
-    {"{\"a\":{]}", 0, "a name in quotes"},
-    {"{\"a\":{}", 0, "a name in quotes"},
+    {"{\"a\":{", 0, "a string in quotes"},
+    {"{\"a\":{]}", 0, "a string in quotes"},
+    {"{\"a\":{}", 0, "a string in quotes"},
     {"{" F32("a", "1", "0", "4"), 4, "a comma or }"},
-    {"{" F32("a", "1", "0", "4") ",}", 4, "a name in quotes"},
+    {"{" F32("a", "1", "0", "4") ",}", 4, "a string in quotes"},
     {"{" F32("a", "1", "0", "4") " " F32("b", "1", "4", "8") "}", 8, "a comma or }"},
-    {"{\"\\ud800\":{}}", 0, "the name in front is not valid"},
-    {"{\"\\u0000\":{}}", 0, "the name in front is not valid"},
-    {"{\"\xff\":{}}", 0, "the name in front is not valid"},
+    {"{\"\\ud800\":{}}", 0, "the string in front is not valid"},
+    {"{\"\\u0000\":{}}", 0, "the string in front is not valid"},
+    {"{\"\xff\":{}}", 0, "the string in front is not valid"},
     {A("\"dtype\":\"F32\",\"shape\":[1]"), 4, "it lacks dtype"},
     {A("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":1"), 4, "alone"},
     {A("\"dtype\":\"F32\",\"shape\":[1],\"offsets\":[0,4]"), 4, "alone"},
     {A("\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]"), 4, "comes twice"},
     {A("\"dtype\":\"F33\",\"shape\":[1],\"data_offsets\":[0,4]"), 4, "the dtype in front is unknown"},
-    {A("\"dtype\":32,\"shape\":[1],\"data_offsets\":[0,4]"), 4, "a name in quotes"},
+    {A("\"dtype\":32,\"shape\":[1],\"data_offsets\":[0,4]"), 4, "a string in quotes"},
     {A("\"dtype\":\"F32\",\"shape\":1,\"data_offsets\":[0,4]"), 4, "an array should be here"},
     {"{" F32("a", "-1", "0", "4") "}", 4, "a whole number"},
     {"{" F32("a", "1.0", "0", "4") "}", 4, "a comma or ]"},
@@ -275,7 +275,7 @@ static const Broken BROKEN[] = {
     {"{" F32("a", "1 1", "0", "4") "}", 4, "a comma or ]"},
     {"{" F32("a", "true", "0", "4") "}", 4, "a whole number"},
     {A("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4]"), 4, "two data_offsets"},
-    {A("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],"), 4, "a name in quotes"},
+    {A("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],"), 4, "a string in quotes"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1", 0, "a comma or ]"},
     {"{" F32("a", "4294967296,4294967296", "0", "0") "}", 0, "too large"},
     {"{" F32("a", "4294967296,4294967296,0", "0", "0") "}", 0, "too large"},
@@ -296,13 +296,13 @@ static const Broken BROKEN[] = {
     {"{" F32("a", "1", "0", "4") "," F32("a", "1", "4", "8") "}", 8, "described twice"},
     {"{" F32("a", "1", "0", "4") "," F32("\\u0061", "1", "4", "8") "}", 8, "described twice"},
     {"{" F32("a", "0", "0", "0") "," F32("a", "0", "0", "0") "}", 0, "described twice"},
-    {"{\"__metadata__\":{\"a\":1}}", 0, "something else than strings"},
-    {"{\"__metadata__\":{\"a\":{\"b\":\"c\"}}}", 0, "something else than strings"},
-    {"{\"__metadata__\":{\"a\":[[[1]]]}}", 0, "nests too deeply"},
-    {"{\"__metadata__\":{\"a\":\"b\"", 0, "the metadata do not end"},
-    {"{\"__metadata__\":{\"a\":\"b\",\"a\":\"b\"}}", 0, "not valid JSON"},
+    {"{\"__metadata__\":{\"a\":1}}", 0, "a string in quotes"},
+    {"{\"__metadata__\":{\"a\":{\"b\":\"c\"}}}", 0, "a string in quotes"},
+    {"{\"__metadata__\":{\"a\":[[[1]]]}}", 0, "a string in quotes"},
+    {"{\"__metadata__\":{\"a\":\"b\"", 0, "a comma or }"},
+    {"{\"__metadata__\":{\"a\":\"b\",\"a\":\"b\"}}", 0, "come twice"},
     {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "comes twice"},
-    {"{\"a\":{\"dtype\":[[[1]]]}}", 0, "a name in quotes"},
+    {"{\"a\":{\"dtype\":[[[1]]]}}", 0, "a string in quotes"},
 };
 
 static void check_refused(const char *what, const char *reason) {
@@ -446,11 +446,13 @@ static void test_bombs(void **state) {
   write_large("{\"", "a");
   check_refused_cheaply("a long name", "does not end");
   write_large("{\"__metadata__\":{", "\"a\":\"\",");
-  check_refused_cheaply("large metadata", "metadata are too long");
+  check_refused_cheaply("large metadata", "come twice");
+  write_large("{\"__metadata__\":{\"x\":\"y\",\"", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+  check_refused_cheaply("a long key", "does not end");
   write_large("{", "\"a\":{},");
-  check_refused_cheaply("empty tensors", "a name in quotes");
+  check_refused_cheaply("empty tensors", "a string in quotes");
   write_large("{\"__metadata__\":{\"a\":", "[");
-  check_refused_cheaply("deep metadata", "nests too deeply");
+  check_refused_cheaply("deep metadata", "a string in quotes");
   write_large("{", "\"__metadata__\":{},");
   check_refused_cheaply("much metadata", "comes twice");
   write_many(100001, "", true);

@@ -193,7 +193,10 @@ static void test_gpt2_values(void **state) {
        14,
        {120, 194, 160, 121, 226, 128, 131, 32, 122, 225, 160, 142, 32, 119}},
       {"<|endoftext|>", 13, {60, 124, 101, 110, 100, 111, 102, 116, 101, 120, 116, 124, 62}},
-      {"aaatatatthe", 7, {97, 97, 256, 256, 256, 257, 101}}};
+      {"aaatatatthe", 7, {97, 97, 256, 256, 256, 257, 101}},
+      {"math path bath 199 20240199 thatathe",
+       19,
+       {300, 104, 32, 112, 256, 104, 32, 98, 256, 104, 313, 277, 291, 289, 267, 280, 256, 104, 101}}};
   Tokenizer *tokenizer = make_gpt2(*state);
   assert_int_equal(tokenizer->vocab_size, VOCAB);
   assert_int_equal(tokenizer->end_of_document, VOCAB - 1);
