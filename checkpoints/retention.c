@@ -28,6 +28,11 @@ static void remove_leftover(const char *path, const CheckpointLog *log) {
   if (directory_remove(path, &error) != STATUS_OK) warn(log, "%s", error.text);
 }
 
+/* Whether entry `i` is an old one whose successor is in place. */
+static bool is_superseded(const StepDirectory *list, int64_t count, int64_t i) {
+  return list[i].kind == STEP_OLD && i + 1 < count && list[i + 1].step == list[i].step;
+}
+
 void checkpoint_clean(const char *directory, const CheckpointLog *log) {
   StepDirectory *list = NULL;
   int64_t count = 0;
@@ -37,8 +42,7 @@ void checkpoint_clean(const char *directory, const CheckpointLog *log) {
     return;
   }
   for (int64_t i = 0; i < count; i++) {
-    const bool replaced = list[i].kind == STEP_OLD && i + 1 < count && list[i + 1].step == list[i].step;
-    if (list[i].kind == STEP_TEMPORARY || replaced) remove_leftover(list[i].path, log);
+    if (list[i].kind == STEP_TEMPORARY || is_superseded(list, count, i)) remove_leftover(list[i].path, log);
   }
   free(list);
 }
@@ -83,7 +87,8 @@ void retention_apply(const char *directory, int64_t keep, int64_t step, const Ch
     return;
   }
   for (int64_t i = 0; i < count; i++) {
-    if (list[i].kind != STEP_TEMPORARY && list[i].step <= step) list[considered++] = list[i];
+    if (list[i].kind == STEP_TEMPORARY || list[i].step > step || is_superseded(list, count, i)) continue;
+    list[considered++] = list[i];
   }
   const int64_t removable = considered > keep ? count_removable(list, considered, keep, log) : 0;
   for (int64_t i = 0; i < removable; i++) remove_step(&list[i], directory, log);

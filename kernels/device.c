@@ -89,7 +89,7 @@ static Status choose_operations(Device *device, Error *error) {
   reference_fill(&device->ops);
   if (set->override != NULL) set->override(&device->ops);
   device->ops.name = set->name;
-  char products[32] = "own products";
+  char products[32] = "reference products";
 #if RINGGPT_DNNL
   if (forced == NULL || set->override != NULL) {
     products_dnnl_override(&device->ops);
@@ -109,18 +109,16 @@ Status device_create(int threads, Device **out, Error *error) {
   if (status != STATUS_OK) return status;
   Device *device = memory;
   device->threads = threads;
-  TRY_GOTO(memory_alloc(VECTOR_PRODUCT_FLOATS, sizeof(float), "device", &device->products, error), failed);
-  TRY_GOTO(choose_operations(device, error), failed);
+  status = choose_operations(device, error);
+  if (status != STATUS_OK) {
+    free(device);
+    return status;
+  }
   *out = device;
   return STATUS_OK;
-failed:
-  device_destroy(device);
-  return status;
 }
 
 void device_destroy(Device *device) {
-  if (device == NULL) return;
-  free(device->products);
   free(device);
 }
 

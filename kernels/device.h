@@ -12,7 +12,6 @@ struct Device {
   Ops ops;
   int threads;      /* threads of this rank's compute loops, >= 1 */
   Error failure;    /* the first failure of an operation */
-  void *products;   /* state of the product library, owned by kernels/cpu/ */
   char summary[96]; /* what was chosen, for the log: "cpu, avx512, oneDNN 2.6.3, 2 threads" */
 };
 

@@ -22,7 +22,7 @@
 #define COLUMNS_MAX 768
 /* Operations that are worth a block of their own, and blocks that a product of many operations is cut into.
  */
-#define BLOCK_OPERATIONS (INT64_C(1) << 24)
+#define BLOCK_OPERATIONS (INT64_C(1) << 22)
 #define BLOCKS_WANTED 8
 
 /* c (m, n) = a (m, k) b (k, n) + bias (n), or added to c; a stored transposed is (k, m), b stored transposed
@@ -90,11 +90,13 @@ static void multiply(Device *device, const Product *p) {
   int64_t rows = 0;
   int64_t columns = 0;
   choose_block(p, &rows, &columns);
+  /* A single block stays on this thread, where its operands are in the caches. */
+  const bool shared = device->threads > 1 && (rows < p->m || columns < p->n);
   int failed = 0;
   /* The threads of the caller's next parallel regions, oneDNN's among them; those of the loop inherit it. */
   const int callers_threads = omp_get_max_threads();
   omp_set_num_threads(1);
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(device->threads) if (device->threads > 1)
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(device->threads) if (shared)
   for (int64_t column = 0; column < p->n; column += columns) {
     for (int64_t row = 0; row < p->m; row += rows) {
       const int status =

@@ -5,14 +5,8 @@
 
 #include "kernels/ops.h"
 
-/* A product packs a part of one matrix, VECTOR_PRODUCT_DEPTH x VECTOR_PRODUCT_WIDTH floats, into
- * Device.products. */
-#define VECTOR_PRODUCT_DEPTH 256
-#define VECTOR_PRODUCT_WIDTH 512
-#define VECTOR_PRODUCT_FLOATS (VECTOR_PRODUCT_DEPTH * VECTOR_PRODUCT_WIDTH)
-
-/* Override the entries of the table that gain from vectors (float elements), attention's blocks excepted.
- * Only on x86-64, and only for a CPU with AVX2 and FMA, or AVX-512 F, DQ, BW and VL. */
+/* Override the entries of the table that gain from vectors (float elements), products and attention's blocks
+ * excepted. Only on x86-64, and only for a CPU with AVX2 and FMA, or AVX-512 F, DQ, BW and VL. */
 void vector_ops_avx2_override(Ops *ops);
 void vector_ops_avx512_override(Ops *ops);
 

@@ -6,13 +6,9 @@
 #include "kernels/cpu/vector_loss.h"
 #include "kernels/cpu/vector_norm.h"
 #include "kernels/cpu/vector_optimizer.h"
-#include "kernels/cpu/vector_product.h"
 #include "kernels/cpu/vector_rope.h"
 
 static inline void vector_table_override(Ops *ops) {
-  ops->linear_forward = vector_linear_forward;
-  ops->linear_backward_input = vector_linear_backward_input;
-  ops->linear_backward_weight = vector_linear_backward_weight;
   ops->layernorm_forward = vector_layernorm_forward;
   ops->layernorm_backward = vector_layernorm_backward;
   ops->rmsnorm_forward = vector_rmsnorm_forward;

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-#include "kernels/cpu/vector_ops.h"
 #endif
 
 #include <cmocka.h> /* last: its macro `fail` would hide the function of the same name */
@@ -128,65 +127,46 @@ void ops_differences(int64_t count, double *x, double (*loss)(void *context), vo
 
 /* ---------------------------------------------------------------- every implementation */
 
-/* RINGGPT_ISA, and what is put over the device's table, NULL for nothing. */
-typedef struct Implementation {
-  const char *name;
-  const char *isa;
-  void (*override)(Ops *ops);
-} Implementation;
-
-static const Implementation implementations[] = {
-    {"reference", "reference", NULL},
+/* What RINGGPT_ISA may be. */
+static const char *const implementations[] = {
+    "reference",
 #if defined(__x86_64__)
-    {"avx2", "avx2", NULL},
-    {"avx512", "avx512", NULL},
-    {"avx2, own products", "avx2", vector_ops_avx2_override},
-    {"avx512, own products", "avx512", vector_ops_avx512_override},
+    "avx2",
+    "avx512",
 #endif
 };
-/* The first ones differ by instruction set, the others by their products. */
-#define INSTRUCTION_SETS (IMPLEMENTATIONS < 3 ? IMPLEMENTATIONS : 3)
 #define IMPLEMENTATIONS (sizeof implementations / sizeof implementations[0])
 
 /* Stores the digest of a run; false where this CPU lacks the instruction set. */
-static bool run_once(const Implementation *implementation, int threads, bool repeated,
-                     void (*check)(OpsRun *run), uint64_t *digest) {
+static bool run_once(const char *implementation, int threads, bool repeated, void (*check)(OpsRun *run),
+                     uint64_t *digest) {
   Error error = {0};
-  OpsRun run = {.implementation = implementation->name, .random = {1}, .repeated = repeated};
-  assert_int_equal(setenv("RINGGPT_ISA", implementation->isa, 1), 0);
+  OpsRun run = {.implementation = implementation, .random = {1}, .repeated = repeated};
+  assert_int_equal(setenv("RINGGPT_ISA", implementation, 1), 0);
   const Status status = device_create(threads, &run.device, &error);
   assert_int_equal(unsetenv("RINGGPT_ISA"), 0);
   if (status == STATUS_CONFIG) return false;
   assert_int_equal(status, STATUS_OK);
-  if (implementation->override != NULL) implementation->override(&run.device->ops);
   run.ops = &run.device->ops;
   check(&run);
-  if (device_check(run.device, &error) != STATUS_OK) fail_msg("%s: %s", implementation->name, error.text);
+  if (device_check(run.device, &error) != STATUS_OK) fail_msg("%s: %s", implementation, error.text);
   device_destroy(run.device);
   release(&run);
   *digest = run.digest;
   return true;
 }
 
-static void check_some(size_t begin, size_t end, void (*check)(OpsRun *run)) {
+void ops_check_all(void (*check)(OpsRun *run)) {
   static const int threads[] = {1, 1, 3};
-  for (size_t i = begin; i < end; i++) {
+  for (size_t i = 0; i < IMPLEMENTATIONS; i++) {
     uint64_t first = 0;
     for (size_t t = 0; t < sizeof threads / sizeof threads[0]; t++) {
       uint64_t digest = 0;
-      if (!run_once(&implementations[i], threads[t], t > 0, check, &digest)) break;
+      if (!run_once(implementations[i], threads[t], t > 0, check, &digest)) break;
       if (t == 0) first = digest;
       if (digest != first) {
-        fail_msg("%s: other bits with %d threads than with one", implementations[i].name, threads[t]);
+        fail_msg("%s: other bits with %d threads than with one", implementations[i], threads[t]);
       }
     }
   }
-}
-
-void ops_check_all(void (*check)(OpsRun *run)) {
-  check_some(0, INSTRUCTION_SETS, check);
-}
-
-void ops_check_products(void (*check)(OpsRun *run)) {
-  check_some(0, IMPLEMENTATIONS, check);
 }

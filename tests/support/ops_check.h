@@ -25,11 +25,9 @@ typedef struct OpsRun {
   OpsMemory *memory; /* of this run, released behind it */
 } OpsRun;
 
-/* Runs the check on every implementation; the second also on this project's own products where the device
- * takes those of a library. Fails the running test where recorded bits differ between numbers of threads or
- * between calls, or where an operation failed. */
+/* Runs the check on every implementation. Fails the running test where recorded bits differ between numbers
+ * of threads or between calls, or where an operation failed. */
 void ops_check_all(void (*check)(OpsRun *run));
-void ops_check_products(void (*check)(OpsRun *run));
 
 /* Records a result whose bits must not depend on the number of threads. */
 void ops_record(OpsRun *run, size_t bytes, const void *result);

@@ -22,8 +22,10 @@
 
 typedef struct Fault {
   const char *name;
-  int code;     /* what errno says; 0: a write takes half of its bytes */
+  int code;     /* what errno says; 0: only writes go wrong, and do not say so */
   bool forever; /* every later call fails too */
+  bool damages; /* a write takes all of its bytes, one of them changed; otherwise it takes half of them */
+  const char *reason; /* what a failed save says */
 } Fault;
 
 static const Fault *fault; /* NULL: none */
@@ -108,15 +110,27 @@ ssize_t pread(int descriptor, void *data, size_t bytes, off_t offset) {
   return fails_with_errno() ? -1 : real(descriptor, data, bytes, offset);
 }
 
+/* Writes with the last byte changed. */
+static ssize_t write_damaged(WriteCall real, int descriptor, const void *data, size_t bytes) {
+  unsigned char *copy = malloc(bytes);
+  assert_non_null(copy);
+  memcpy(copy, data, bytes);
+  if (bytes > 0) copy[bytes - 1] ^= 1;
+  const ssize_t written = real(descriptor, copy, bytes);
+  free(copy);
+  return written;
+}
+
 ssize_t write(int descriptor, const void *data, size_t bytes) {
   REAL(WriteCall, "write");
   record_descriptor(EVENT_WRITE, descriptor);
-  if (fails_now()) {
-    if (fault->code == 0) return real(descriptor, data, (bytes + 1) / 2);
+  if (!fails_now()) return real(descriptor, data, bytes);
+  if (fault->code != 0) {
     errno = fault->code;
     return -1;
   }
-  return real(descriptor, data, bytes);
+  return fault->damages ? write_damaged(real, descriptor, data, bytes)
+                        : real(descriptor, data, (bytes + 1) / 2);
 }
 
 /* Never syncs in truth: what this program tests does not depend on it, and it makes a thousand saves. */
@@ -158,9 +172,10 @@ int mkdir(const char *path, mode_t mode) {
 /* ---------------------------------------------------------------- saves under faults */
 
 static const Fault FAULTS[] = {
-    {.name = "EIO once", .code = EIO},
-    {.name = "ENOSPC from then on", .code = ENOSPC, .forever = true},
-    {.name = "a short write"},
+    {.name = "EIO once", .code = EIO, .reason = "Input/output error"},
+    {.name = "ENOSPC from then on", .code = ENOSPC, .forever = true, .reason = "No space left on device"},
+    {.name = "a damaged write", .damages = true, .reason = "what was written does not read back"},
+    {.name = "a short write", .reason = "nothing"},
 };
 #define FAULT_COUNT (sizeof FAULTS / sizeof FAULTS[0])
 
@@ -172,6 +187,13 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
   scratch_remove(*state);
   return 0;
+}
+
+static bool is_there(const char *directory, int64_t step) {
+  char *path = case_path(directory, step, "");
+  const bool there = file_exists(path);
+  free(path);
+  return there;
 }
 
 static bool is_left_over(const char *directory, int64_t step) {
@@ -206,9 +228,12 @@ static bool save_under_fault(const CaseSave *save, const Fault *kind, long call,
   fault = NULL;
   *newest = check_newest(save->directory, *newest, save->number, status == STATUS_OK);
   if (!atomic_load(&struck)) return false;
-  const bool expected = status == STATUS_OK || (status == STATUS_IO && kind->code != 0);
-  if (!expected || (status != STATUS_OK && strstr(error.text, strerror(kind->code)) == NULL)) {
+  if (status != STATUS_OK && (status != STATUS_IO || strstr(error.text, kind->reason) == NULL)) {
     fail_msg("status %d: %s", status, error.text);
+  }
+  /* A step that is saved again steps aside, and comes back where its successor cannot take its place. */
+  if (save->step == 2 && !kind->forever && !is_there(save->directory, 2)) {
+    fail_msg("step 2 has lost its name: %s", error.text);
   }
   if (status != STATUS_OK && is_left_over(save->directory, save->step)) {
     fail_msg("the temporary directory is left over: %s", error.text);

@@ -182,6 +182,7 @@ static void test_no_memory(void **state) {
     starve(&attempt, calls[c], true);
   }
   json_set_alloc_funcs(malloc, free);
+  /* Step 1 is as it was, whatever became of step 2. */
   if (case_load(path, 2, &error) != STATUS_OK) fail_msg("%s", error.text);
   comm_destroy(attempt.world);
   free(attempt.values);

@@ -32,7 +32,7 @@ static void test_reference_is_plain_c(void **state) {
   const size_t names = offsetof(Ops, attention); /* equal names may lie at different places */
   assert_memory_equal((const char *)&device->ops + names, (const char *)&reference + names,
                       sizeof reference - names);
-  assert_string_equal(device->summary, "cpu, reference, own products, 2 threads");
+  assert_string_equal(device->summary, "cpu, reference, reference products, 2 threads");
   assert_int_equal(device->threads, 2);
   device_destroy(device);
 }

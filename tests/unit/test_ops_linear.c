@@ -142,22 +142,22 @@ static void check_zero_sizes(OpsRun *run) {
 
 static void test_forward(void **state) {
   (void)state;
-  ops_check_products(check_forward);
+  ops_check_all(check_forward);
 }
 
 static void test_backward(void **state) {
   (void)state;
-  ops_check_products(check_backward);
+  ops_check_all(check_backward);
 }
 
 static void test_differences(void **state) {
   (void)state;
-  ops_check_products(check_differences);
+  ops_check_all(check_differences);
 }
 
 static void test_zero_sizes(void **state) {
   (void)state;
-  ops_check_products(check_zero_sizes);
+  ops_check_all(check_zero_sizes);
 }
 
 int main(void) {
