@@ -158,8 +158,17 @@ static void starve(const Attempt *attempt, AttemptCall call, bool for_good) {
   assert_true(failed_once);
 }
 
+static int set_up(void **state) {
+  *state = scratch_make();
+  return 0;
+}
+
+static int tear_down(void **state) {
+  scratch_remove(*state);
+  return 0;
+}
+
 static void test_no_memory(void **state) {
-  (void)state;
   static const AttemptCall calls[] = {try_save, try_find, try_load, try_weights, try_config};
   const HfConfig config = {.vocab_size = 5,
                            .hidden_size = 8,
@@ -167,7 +176,7 @@ static void test_no_memory(void **state) {
                            .num_attention_heads = 2,
                            .num_key_value_heads = 1,
                            .norm_eps = 1e-6};
-  char *directory = scratch_make();
+  const char *directory = *state;
   char *path = case_path(directory, 1, "");
   Attempt attempt = {.directory = directory, .config = &config};
   Error error = {0};
@@ -187,10 +196,19 @@ static void test_no_memory(void **state) {
   comm_destroy(attempt.world);
   free(attempt.values);
   free(path);
-  scratch_remove(directory);
 }
 
 #else
+
+static int set_up(void **state) {
+  (void)state;
+  return 0;
+}
+
+static int tear_down(void **state) {
+  (void)state;
+  return 0;
+}
 
 static void test_no_memory(void **state) {
   (void)state;
@@ -200,6 +218,6 @@ static void test_no_memory(void **state) {
 #endif
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_no_memory)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_no_memory, set_up, tear_down)};
   return cmocka_run_group_tests_name("checkpoint_memory", tests, NULL, NULL);
 }
