@@ -174,7 +174,8 @@ $(OUT)/bench/%: $(OUT)/tests/bench/%.o $(OUT)/tests/bench/peak_avx512.o $(LIBRAR
 .PHONY: bench
 bench: deps ## measures attention against the peak of this machine
 	@$(MAKE) --no-print-directory $(BENCHES)
-	@$(OUT)/bench/bench_attention
+	@for size in "-t 1024 -d 64 -n 4" "-t 8192 -d 64 -n 4" "-t 8192 -d 128 -n 4" "-t 32768 -d 64 -n 2" \
+	  "-t 8192 -d 32 -n 4 -r 1024"; do $(OUT)/bench/bench_attention $$size -j $(shell nproc) || exit 1; done
 
 # ---------------------------------------------------------------- style
 
@@ -187,11 +188,12 @@ format: ## formats all sources in place
 	clang-format -i $(FORMATTED)
 
 lint: deps-lint ## clang-format, clang-tidy and cppcheck, without a remark
-	clang-format --dry-run -Werror $(FORMATTED)
+	@clang-format --dry-run -Werror $(FORMATTED) && echo "clang-format: clean"
 	@printf '%s\n' $(TIDIED) | xargs -P $(shell nproc) -n 8 sh -c \
-	  'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(CPPFLAGS) -std=c11 -fopenmp 2>/dev/null' tidy
-	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
-	  --error-exitcode=1 --suppress=missingIncludeSystem $(CPPFLAGS) -j $(shell nproc) $(SOURCES) train/main.c
+	  'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(CPPFLAGS) -std=c11 -fopenmp 2>/dev/null' tidy && echo "clang-tidy: clean"
+	@cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
+	  --error-exitcode=1 --suppress=missingIncludeSystem $(CPPFLAGS) -j $(shell nproc) $(SOURCES) train/main.c && \
+	  echo "cppcheck: clean"
 
 clean: ## removes what was built
 	rm -rf $(BUILD)

@@ -66,14 +66,33 @@ done:
 
 /* ---------------------------------------------------------------- restoring */
 
+/* A run that starts before a checkpoint of its own directory would be overtaken by it: the next start would
+ * go on from there. What is there belongs to the user, so the run is refused. */
+static Status refuse_later_ones(Trainer *trainer, const Checkpoint *chosen, Error *error) {
+  char directory[CONFIG_TEXT_BYTES + 32];
+  Checkpoint newest;
+  const CheckpointLog log = {.warn = warn, .context = trainer};
+  checkpoint_directory(trainer->config, directory, sizeof directory);
+  TRY(checkpoint_find(directory, &log, trainer->rank->world, &newest, error));
+  if (newest.path[0] == '\0') return STATUS_OK;
+  if (chosen->path[0] != '\0' && newest.manifest.step <= chosen->manifest.step) return STATUS_OK;
+  return fail(
+      error, STATUS_CONFIG,
+      "checkpoint.resume=%s: the run directory holds %s, from which the next start would go on: move it "
+      "away or choose another run.dir",
+      trainer->config->checkpoint.resume, newest.path);
+}
+
 /* The checkpoint to go on from; an empty path: none. */
 static Status choose(Trainer *trainer, Checkpoint *found, Error *error) {
   const Config *config = trainer->config;
   Comm *world = trainer->rank->world;
   *found = (Checkpoint){0};
-  if (strcmp(config->checkpoint.resume, "never") == 0) return STATUS_OK;
   if (strcmp(config->checkpoint.resume, "auto") != 0) {
-    return checkpoint_open(config->checkpoint.resume, world, found, error);
+    if (strcmp(config->checkpoint.resume, "never") != 0) {
+      TRY(checkpoint_open(config->checkpoint.resume, world, found, error));
+    }
+    return refuse_later_ones(trainer, found, error);
   }
   char directory[CONFIG_TEXT_BYTES + 32];
   checkpoint_directory(config, directory, sizeof directory);

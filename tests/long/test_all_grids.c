@@ -4,15 +4,9 @@
 #include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
-static int prepare_data(void **state) {
-  if (temp_dir_set_up(state) != 0) return -1;
-  training_prepare(((TempDir *)*state)->path);
-  return 0;
-}
-
 static void run_product(void **state, const char *name, const char *const overrides[]) {
   const GridCase grids[] = {{2, 1}, {3, 1}, {4, 1}, {8, 1}, {1, 2}, {2, 2}, {3, 2}, {4, 2}, {8, 2}};
-  grids_compare(((TempDir *)*state)->path, name, overrides, grids, sizeof grids / sizeof grids[0]);
+  grids_compare(training_directory(state), name, overrides, grids, sizeof grids / sizeof grids[0]);
 }
 
 static void test_llama_documents(void **state) {
@@ -42,5 +36,5 @@ int main(void) {
       cmocka_unit_test(test_llama_window_recompute),
       cmocka_unit_test(test_gpt2),
   };
-  return cmocka_run_group_tests(tests, prepare_data, temp_dir_tear_down);
+  return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }

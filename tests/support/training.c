@@ -37,7 +37,8 @@ char *training_path(const char *directory, const char *name) {
   return path;
 }
 
-void training_prepare(const char *directory) {
+/* Shards in DIRECTORY/data: about 100,000 bytes in documents of some hundred. */
+static void prepare_shards(const char *directory) {
   Random random = {5};
   const char *paths[DOCUMENTS];
   char *names[DOCUMENTS];
@@ -61,6 +62,16 @@ void training_prepare(const char *directory) {
   if (prepare(&options, &description, &error) != STATUS_OK) fail_msg("%s", error.text);
   for (int i = 0; i < DOCUMENTS; i++) free(names[i]);
   free(out);
+}
+
+int training_set_up(void **state) {
+  if (temp_dir_set_up(state) != 0) return -1;
+  prepare_shards(training_directory(state));
+  return 0;
+}
+
+const char *training_directory(void **state) {
+  return ((const TempDir *)*state)->path;
 }
 
 Config training_config(const char *directory, const char *name, const char *const overrides[]) {

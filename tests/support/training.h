@@ -22,9 +22,10 @@ typedef struct Metrics {
 /* DIRECTORY/NAME, to be freed. */
 char *training_path(const char *directory, const char *name);
 
-/* Prepares shards of made-up text in DIRECTORY/data, the same every time: about 100,000 bytes in documents of
- * some hundred. */
-void training_prepare(const char *directory);
+/* Set-up of a group of cmocka tests that share one directory of shards of made-up text, the same every
+ * time; temp_dir_tear_down removes it, training_directory gives its path. */
+int training_set_up(void **state);
+const char *training_directory(void **state);
 
 /* configs/tiny.yaml with the data of DIRECTORY, the run directory DIRECTORY/NAME and `overrides`, a list of
  * "section.key=value" ended by NULL. */

@@ -9,17 +9,6 @@
 #include "tests/support/training.h"
 #include "tests/support/unit.h"
 
-/* The tests share one directory of prepared data. */
-static int prepare_data(void **state) {
-  if (temp_dir_set_up(state) != 0) return -1;
-  training_prepare(((TempDir *)*state)->path);
-  return 0;
-}
-
-static const char *directory_of(void **state) {
-  return ((TempDir *)*state)->path;
-}
-
 /* A schedule whose stages and epochs end between the steps of the resumes. */
 #define COMMON                                                                                               \
   "train.sequence_schedule={0: 64, 9: 128}", "optimizer.weight_decay=0.1", "scheduler.warmup_steps=4",       \
@@ -43,7 +32,7 @@ static Config resumed_run(const char *directory, const Config *whole, const char
 }
 
 static void test_resume_is_bit_identical(void **state) {
-  const char *directory = directory_of(state);
+  const char *directory = training_directory(state);
   const Config whole = whole_run(directory);
   (void)training_metrics(&whole);
   const int64_t steps[] = {1, 8, 9, 10, 19};
@@ -82,7 +71,7 @@ static void check_losses(const Config *whole, const Config *resumed, int64_t ste
 }
 
 static void test_resume_on_another_grid(void **state) {
-  const char *directory = directory_of(state);
+  const char *directory = training_directory(state);
   const Config whole = whole_run(directory);
   const char *const grids[][2] = {{"parallelism.ring=4", "parallelism.data=1"},
                                   {"parallelism.ring=1", "parallelism.data=2"},
@@ -109,7 +98,7 @@ static void test_resume_on_another_grid(void **state) {
 /* The same run directory: the newest whole checkpoint is used, a damaged one is named and passed over, and
  * the metrics hold every step once. */
 static void test_damaged_checkpoint(void **state) {
-  const char *directory = directory_of(state);
+  const char *directory = training_directory(state);
   const char *const overrides[] = {COMMON, "checkpoint.every=5", "checkpoint.keep=4", NULL};
   const Config config = training_config(directory, "damaged", overrides);
   const Metrics before = training_metrics(&config);
@@ -132,7 +121,7 @@ static void test_damaged_checkpoint(void **state) {
 
 /* Another model is refused by name, and nothing is trained over it. */
 static void test_other_model(void **state) {
-  const char *directory = directory_of(state);
+  const char *directory = training_directory(state);
   const Config whole = whole_run(directory);
   char *checkpoint = training_checkpoint(&whole, 10, "");
   char resume[CONFIG_TEXT_BYTES + 32];
@@ -145,12 +134,31 @@ static void test_other_model(void **state) {
   free(checkpoint);
 }
 
+/* Starting before a checkpoint that the run directory holds is refused: the next start would go on from that.
+ */
+static void test_going_back(void **state) {
+  const Config whole = whole_run(training_directory(state));
+  char *checkpoint = training_checkpoint(&whole, 10, "");
+  char resume[CONFIG_TEXT_BYTES + 32];
+  (void)snprintf(resume, sizeof resume, "checkpoint.resume=%s", checkpoint);
+  const char *const starts[] = {resume, "checkpoint.resume=never"};
+  for (int i = 0; i < 2; i++) {
+    const char *const overrides[] = {COMMON, starts[i], NULL};
+    const Config config = training_config(training_directory(state), "whole", overrides);
+    Error error = {0};
+    assert_int_equal(training_run(&config, &error), STATUS_CONFIG);
+    assert_non_null(strstr(error.text, "step_00000020"));
+  }
+  free(checkpoint);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_resume_is_bit_identical),
       cmocka_unit_test(test_resume_on_another_grid),
       cmocka_unit_test(test_damaged_checkpoint),
       cmocka_unit_test(test_other_model),
+      cmocka_unit_test(test_going_back),
   };
-  return cmocka_run_group_tests(tests, prepare_data, temp_dir_tear_down);
+  return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }

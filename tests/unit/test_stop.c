@@ -18,12 +18,6 @@
 
 enum { STEPS = 60, KILLED = -1 };
 
-static int prepare_data(void **state) {
-  if (temp_dir_set_up(state) != 0) return -1;
-  training_prepare(((TempDir *)*state)->path);
-  return 0;
-}
-
 /* What both kinds of run share. */
 static const char *const OVERRIDES[] = {"train.steps=60", "checkpoint.every=7", "parallelism.ring=4",
                                         "train.sequence_schedule={0: 64, 30: 128}", NULL};
@@ -99,16 +93,16 @@ static void check_stop(const char *directory, const char *name, int signal_numbe
 }
 
 static void test_terminate(void **state) {
-  check_stop(((TempDir *)*state)->path, "terminated", SIGTERM);
+  check_stop(training_directory(state), "terminated", SIGTERM);
 }
 
 static void test_interrupt(void **state) {
-  check_stop(((TempDir *)*state)->path, "interrupted", SIGINT);
+  check_stop(training_directory(state), "interrupted", SIGINT);
 }
 
 /* Killed at random instants, among them in the middle of saving, until it gets through. */
 static void test_kill(void **state) {
-  const char *directory = ((TempDir *)*state)->path;
+  const char *directory = training_directory(state);
   const Config whole = undisturbed(directory);
   const Config config = training_config(directory, "killed", OVERRIDES);
   Random random = {17};
@@ -129,5 +123,5 @@ int main(void) {
       cmocka_unit_test(test_interrupt),
       cmocka_unit_test(test_kill),
   };
-  return cmocka_run_group_tests(tests, prepare_data, temp_dir_tear_down);
+  return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }

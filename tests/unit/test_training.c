@@ -18,17 +18,6 @@
 #include "train/hf_model.h"
 #include "train/perplexity.h"
 
-/* The tests share one directory of prepared data. */
-static int prepare_data(void **state) {
-  if (temp_dir_set_up(state) != 0) return -1;
-  training_prepare(((TempDir *)*state)->path);
-  return 0;
-}
-
-static const char *directory_of(void **state) {
-  return ((TempDir *)*state)->path;
-}
-
 /* ---------------------------------------------------------------- grids */
 
 /* A covering choice: every ring and every number of rings once, with and without documents, divided evenly
@@ -38,22 +27,22 @@ static void test_grids(void **state) {
                             {.ring = 8, .data = 1}, {.ring = 1, .data = 2}, {.ring = 4, .data = 2}};
   const char *const documents[] = {NULL};
   const char *const odd[] = {"data.document_mask=false", "train.sequence_length=101", NULL};
-  grids_compare(directory_of(state), "documents", documents, cases, 6);
-  grids_compare(directory_of(state), "odd", odd, cases, 3);
+  grids_compare(training_directory(state), "documents", documents, cases, 6);
+  grids_compare(training_directory(state), "odd", odd, cases, 3);
 }
 
 /* GPT-2's kind of model, on one grid more. */
 static void test_grids_gpt2(void **state) {
   const GridCase cases[] = {{.ring = 3, .data = 2}};
-  grids_compare(directory_of(state), "gpt2", grids_gpt2_overrides(), cases, 1);
+  grids_compare(training_directory(state), "gpt2", grids_gpt2_overrides(), cases, 1);
 }
 
 /* How a step is cut into micro-batches must not matter. */
 static void test_accumulation(void **state) {
   const char *const whole[] = {"train.micro_batch_size=4", NULL};
   const char *const cut[] = {"train.micro_batch_size=1", NULL};
-  const Config a = training_config(directory_of(state), "whole", whole);
-  const Config b = training_config(directory_of(state), "cut", cut);
+  const Config a = training_config(training_directory(state), "whole", whole);
+  const Config b = training_config(training_directory(state), "cut", cut);
   const Metrics first = training_metrics(&a);
   const Metrics second = training_metrics(&b);
   grids_check_metrics("micro-batches of 1 against 4", &first, &second);
@@ -64,8 +53,8 @@ static void test_accumulation(void **state) {
 static void test_repeatable(void **state) {
   const char *const overrides[] = {"parallelism.ring=4", "train.recompute=true", "eval.every=10",
                                    "eval.contexts=[64, 200]", NULL};
-  const Config a = training_config(directory_of(state), "first", overrides);
-  const Config b = training_config(directory_of(state), "second", overrides);
+  const Config a = training_config(training_directory(state), "first", overrides);
+  const Config b = training_config(training_directory(state), "second", overrides);
   const Metrics first = training_metrics(&a);
   const Metrics second = training_metrics(&b);
   assert_int_equal(first.count, 20);
@@ -81,8 +70,8 @@ static void test_sequence_schedule(void **state) {
   const char *const overrides[] = {"train.sequence_schedule={0: 32, 6: 64, 12: 128}", "parallelism.ring=2",
                                    NULL};
   const char *const other[] = {"train.sequence_schedule={0: 32, 6: 64, 12: 128}", "parallelism.ring=4", NULL};
-  const Config a = training_config(directory_of(state), "stages", overrides);
-  const Config b = training_config(directory_of(state), "stages4", other);
+  const Config a = training_config(training_directory(state), "stages", overrides);
+  const Config b = training_config(training_directory(state), "stages4", other);
   const Metrics first = training_metrics(&a);
   const Metrics second = training_metrics(&b);
   for (int i = 0; i < 20; i++) assert_int_equal(first.sequence_length[i], i < 6 ? 32 : i < 12 ? 64 : 128);
@@ -125,7 +114,8 @@ static Perplexity evaluate(const char *directory, const char *ring, const char *
 }
 
 static void test_perplexity(void **state) {
-  const Perplexity one = evaluate(directory_of(state), "parallelism.ring=1", "parallelism.data=1", 300, 1650);
+  const Perplexity one =
+      evaluate(training_directory(state), "parallelism.ring=1", "parallelism.data=1", 300, 1650);
   assert_int_equal(one.windows, 5);
   assert_int_equal(one.total.tokens, 1500);
   PerplexityBucket sum = {0};
@@ -141,7 +131,7 @@ static void test_perplexity(void **state) {
   check_within("sum of the buckets", fabs(sum.nll - one.total.nll) / one.total.nll, 1e-12);
   const char *const rings[] = {"parallelism.ring=2", "parallelism.ring=3", "parallelism.ring=4"};
   for (int i = 0; i < 3; i++) {
-    const Perplexity other = evaluate(directory_of(state), rings[i],
+    const Perplexity other = evaluate(training_directory(state), rings[i],
                                       i == 1 ? "parallelism.data=2" : "parallelism.data=1", 300, 1650);
     assert_int_equal(other.total.tokens, one.total.tokens);
     check_within(rings[i], fabs(perplexity_mean(&other.total) - perplexity_mean(&one.total)), 1e-6);
@@ -150,7 +140,7 @@ static void test_perplexity(void **state) {
 
 /* A context longer than the held-out text is an error that says so, not a shorter context. */
 static void test_perplexity_too_long(void **state) {
-  const Config config = training_config(directory_of(state), "eval", NULL);
+  const Config config = training_config(training_directory(state), "eval", NULL);
   EvalTask task = {.config = &config, .context = 1 << 20};
   Error error = {0};
   assert_int_equal(grid_run(&config, evaluate_rank, &task, &error), STATUS_DATA);
@@ -232,7 +222,7 @@ static Config poisoned_config(const char *directory, const char *name, char **sh
 /* Spoilt steps change nothing, are counted, and training goes on behind them. */
 static void test_skipped_steps(void **state) {
   char *shard = NULL;
-  const Config config = poisoned_config(directory_of(state), "spoilt.bin", &shard);
+  const Config config = poisoned_config(training_directory(state), "spoilt.bin", &shard);
   write_letters(shard, 48, 64, 6, 12); /* steps 4, 5 and 6 of two samples each */
   const Metrics metrics = training_metrics(&config);
   assert_int_equal(metrics.count, 24);
@@ -264,7 +254,7 @@ static void test_skipped_steps(void **state) {
 /* Ten spoilt steps in a row end the run with a word on what to do. */
 static void test_ten_skipped_steps(void **state) {
   char *shard = NULL;
-  const Config config = poisoned_config(directory_of(state), "ruined.bin", &shard);
+  const Config config = poisoned_config(training_directory(state), "ruined.bin", &shard);
   write_letters(shard, 48, 64, 4, 48);
   Error error = {0};
   assert_int_equal(training_run(&config, &error), STATUS_CONFIG);
@@ -287,5 +277,5 @@ int main(void) {
       cmocka_unit_test(test_skipped_steps),
       cmocka_unit_test(test_ten_skipped_steps),
   };
-  return cmocka_run_group_tests(tests, prepare_data, temp_dir_tear_down);
+  return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }
