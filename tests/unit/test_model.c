@@ -15,7 +15,7 @@ static void require(Status status, const Error *error) {
 /* Query and key gradients pass through two softmax-scaled products and lose a little more. */
 static double bound_of(const char *name) {
   const bool query_or_key =
-      strstr(name, "q_proj") != NULL || strstr(name, "k_proj") != NULL || strstr(name, "c_attn") != NULL;
+      strstr(name, "q_proj") != NULL || strstr(name, "k_proj") != NULL || strstr(name, "c_attn.weight") != NULL;
   return query_or_key ? 1e-5 : 3e-6;
 }
 
