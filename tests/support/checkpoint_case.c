@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/base/philox.h"
+#include "tests/support/expect.h"
 #include "tests/support/ranks.h"
 #include "tests/support/unit.h"
 
@@ -139,7 +140,7 @@ Status case_save(const CaseSave *save, Error *error) {
   assert_non_null(run);
   run->save = save;
   const Status ran = run_ranks(save->ranks, 1, 1, save_rank, run, error);
-  if (ran != STATUS_OK) fail_msg("%s", error->text);
+  expect_ok(ran, error);
   for (int rank = 1; rank < save->ranks; rank++) {
     assert_int_equal(run->statuses[rank], run->statuses[0]);
     assert_string_equal(run->errors[rank].text, run->errors[0].text);
@@ -158,7 +159,7 @@ void case_save_step(const char *directory, int ranks, int64_t step) {
                          .step = step,
                          .number = 10 * step,
                          .greedy_rank = -1};
-  if (case_save(&save, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(case_save(&save, &error), &error);
 }
 
 /* ---------------------------------------------------------------- loading */

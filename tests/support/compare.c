@@ -2,11 +2,8 @@
 #include "tests/support/compare.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 /* The relative error from the two sums of squares. */
 static double ratio(double difference, double expected) {

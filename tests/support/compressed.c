@@ -12,39 +12,40 @@
 #include "data/gzip.h"
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 uint8_t *compressed_gunzip(const char *path, size_t *bytes) {
   char command[512];
   size_t capacity = 1 << 16;
   uint8_t *data = malloc(capacity);
   *bytes = 0;
-  expect_true(data != NULL &&
+  assert_true(data != NULL &&
               snprintf(command, sizeof command, "gunzip -c '%s'", path) < (int)sizeof command);
   FILE *pipe = popen(command, "r");
-  expect_true(pipe != NULL);
+  assert_true(pipe != NULL);
   for (size_t got = 1; got > 0; *bytes += got) {
     if (*bytes == capacity) {
       capacity *= 2;
       data = realloc(data, capacity);
-      expect_true(data != NULL);
+      assert_true(data != NULL);
     }
     got = fread(data + *bytes, 1, capacity - *bytes, pipe);
   }
-  expect_true(pclose(pipe) == 0);
+  assert_true(pclose(pipe) == 0);
   return data;
 }
 
 uint8_t *compressed_gzip(const uint8_t *data, size_t data_bytes, int level, int strategy, size_t *bytes) {
   z_stream stream = {.next_in = data, .avail_in = (uInt)data_bytes};
-  expect_true(deflateInit2(&stream, level, Z_DEFLATED, 16 + MAX_WBITS, 8, strategy) == Z_OK);
+  assert_true(deflateInit2(&stream, level, Z_DEFLATED, 16 + MAX_WBITS, 8, strategy) == Z_OK);
   *bytes = deflateBound(&stream, (uLong)data_bytes);
   uint8_t *packed = malloc(*bytes);
-  expect_true(packed != NULL);
+  assert_true(packed != NULL);
   stream.next_out = packed;
   stream.avail_out = (uInt)*bytes;
-  expect_true(deflate(&stream, Z_FINISH) == Z_STREAM_END);
+  assert_true(deflate(&stream, Z_FINISH) == Z_STREAM_END);
   *bytes = (size_t)stream.total_out;
-  expect_true(deflateEnd(&stream) == Z_OK);
+  assert_true(deflateEnd(&stream) == Z_OK);
   return packed;
 }
 
@@ -53,17 +54,17 @@ static Status expand_all(const File *file, BlockKind kind, const BlockIndex *ind
   for (int64_t i = 0; i < index->count; i++) {
     const size_t bytes = (size_t)block_index_bytes(index, i);
     uint8_t *block = malloc(bytes);
-    expect_true(block != NULL);
+    assert_true(block != NULL);
     const Status status = kind == BLOCK_BGZF ? bgzf_expand(file, index, i, block, error)
                                              : gzip_expand(file, index, i, block, error);
     if (status == STATUS_OK) {
-      expect_true(index->points[i].data_offset + (int64_t)bytes <= (int64_t)data_bytes);
-      expect_true(memcmp(block, data + index->points[i].data_offset, bytes) == 0);
+      assert_true(index->points[i].data_offset + (int64_t)bytes <= (int64_t)data_bytes);
+      assert_true(memcmp(block, data + index->points[i].data_offset, bytes) == 0);
     }
     free(block);
     TRY(status);
   }
-  expect_true(index->data_bytes == (int64_t)data_bytes);
+  assert_true(index->data_bytes == (int64_t)data_bytes);
   return STATUS_OK;
 }
 

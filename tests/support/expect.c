@@ -1,15 +1,10 @@
 /* What tests expect of a Status and its Error. */
 #include "tests/support/expect.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 void expect_status_at(Status status, const Error *error, const char *file, int line) {
   if (status == STATUS_OK) return;
@@ -31,10 +26,4 @@ void expect_error_at(Status status, Error *error, Status wanted, const char *con
     _fail(file, line);
   }
   *error = (Error){0};
-}
-
-_Noreturn void expect_failed(const char *text, const char *file, int line) {
-  print_error("is false: %s\n", text);
-  _fail(file, line);
-  abort(); /* cmocka jumps away above, which its declaration does not say */
 }

@@ -4,12 +4,6 @@
 
 #include "kernels/base/status.h"
 
-/* The condition holds. */
-#define expect_true(condition)                                                                               \
-  do {                                                                                                       \
-    if (!(condition)) expect_failed(#condition, __FILE__, __LINE__);                                         \
-  } while (0)
-
 /* The call worked; otherwise the test fails with the error's text. */
 #define expect_ok(status, error) expect_status_at((status), (error), __FILE__, __LINE__)
 
@@ -21,6 +15,5 @@
 void expect_status_at(Status status, const Error *error, const char *file, int line);
 void expect_error_at(Status status, Error *error, Status wanted, const char *const *texts, const char *file,
                      int line);
-_Noreturn void expect_failed(const char *text, const char *file, int line);
 
 #endif

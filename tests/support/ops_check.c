@@ -2,16 +2,11 @@
 #include "tests/support/ops_check.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#endif
-
-#include <cmocka.h> /* last: its macro `fail` would hide the function of the same name */
+#include "tests/support/unit.h"
 
 struct OpsMemory {
   OpsMemory *next;

@@ -11,10 +11,11 @@
 #include "kernels/base/philox.h"
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 int32_t *shards_tokens(int64_t count, int32_t vocab_size) {
   int32_t *tokens = malloc((size_t)count * sizeof *tokens + 1);
-  expect_true(tokens != NULL);
+  assert_true(tokens != NULL);
   for (int64_t i = 0; i < count; i++) {
     uint32_t words[4];
     philox_draw(7, PHILOX_WEIGHTS, 0, (uint64_t)i, words);
@@ -28,7 +29,7 @@ int32_t *shards_tokens(int64_t count, int32_t vocab_size) {
 uint8_t *shards_bytes(const int32_t *tokens, int64_t count, int token_bytes, size_t *bytes) {
   *bytes = SHARD_HEADER_BYTES + (size_t)count * (size_t)token_bytes;
   uint8_t *data = malloc(*bytes);
-  expect_true(data != NULL);
+  assert_true(data != NULL);
   shard_header(count, token_bytes, data);
   for (int64_t i = 0; i < count; i++) {
     uint8_t *to = data + SHARD_HEADER_BYTES + i * token_bytes;
@@ -45,7 +46,7 @@ static void write_bgzf(const char *path, const uint8_t *data, size_t bytes) {
   Error error = {0};
   BgzfWriter *writer = NULL;
   const uint8_t header[SHARD_HEADER_BYTES] = {0};
-  expect_true(bytes >= sizeof header);
+  assert_true(bytes >= sizeof header);
   expect_ok(bgzf_create(path, header, sizeof header, &writer, &error), &error);
   expect_ok(bgzf_write(writer, data + sizeof header, bytes - sizeof header, &error), &error);
   expect_ok(bgzf_finish(writer, data, &error), &error);
@@ -58,9 +59,9 @@ void shards_write_bytes(const char *path, ShardForm form, const uint8_t *data, s
     write_bgzf(path, data, bytes);
   } else {
     gzFile file = gzopen(path, "wb6");
-    expect_true(file != NULL);
-    expect_true(gzwrite(file, data, (unsigned)bytes) == (int)bytes);
-    expect_true(gzclose(file) == Z_OK);
+    assert_true(file != NULL);
+    assert_true(gzwrite(file, data, (unsigned)bytes) == (int)bytes);
+    assert_true(gzclose(file) == Z_OK);
   }
 }
 

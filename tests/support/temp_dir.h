@@ -35,7 +35,10 @@ void temp_file_patch(const char *path, size_t offset, const void *data, size_t b
 /* Cuts a file to `bytes`. */
 void temp_file_cut(const char *path, size_t bytes);
 
-/* Reads a whole file into a new block, with a zero byte behind it. */
+/* Reads a whole file into a new block, with a zero byte behind it, for the caller to free. */
 uint8_t *temp_file_read(const char *path, size_t *bytes);
+
+/* The same for a text. */
+char *temp_file_read_text(const char *path);
 
 #endif

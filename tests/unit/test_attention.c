@@ -1,9 +1,6 @@
 /* Attention in blocks: every implementation against the float64 equations over one list of cases, and the
  * promises of kernels/ops.h that numbers alone do not show. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +9,10 @@
 #include "kernels/device.h"
 #include "tests/support/attention64.h"
 #include "tests/support/attention_runs.h"
+#include "tests/support/unit.h"
 #if defined(__x86_64__)
 #include "kernels/cpu/attention_avx512.h"
 #endif
-
-#include <cmocka.h> /* last: its macro `fail` would hide the function of the same name */
 
 /* name, tokens, heads, key heads, head size, tokens of a run, and what is not plain. */
 static const AttentionCase cases[] = {

@@ -1,20 +1,17 @@
 /* BGZF: what is written is what gunzip and random access read; every kind of damage is found. */
 #include "data/bgzf.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "data/little_endian.h"
 #include "tests/support/compressed.h"
 #include "tests/support/expect.h"
 #include "tests/support/shards.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 #define HEADER 1024
 

@@ -10,23 +10,10 @@
 
 #include "kernels/base/file.h"
 #include "tests/support/checkpoint_case.h"
+#include "tests/support/expect.h"
 #include "tests/support/ranks.h"
-#include "tests/support/scratch.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
-
-static int set_up(void **state) {
-  *state = scratch_make();
-  return 0;
-}
-
-static int tear_down(void **state) {
-  scratch_remove(*state);
-  return 0;
-}
-
-static void check_ok(Status status, const Error *error) {
-  if (status != STATUS_OK) fail_msg("%s", error->text);
-}
 
 static void check_there(const char *directory, int64_t step, const char *suffix, bool there) {
   char *path = case_path(directory, step, suffix);
@@ -37,7 +24,7 @@ static void check_there(const char *directory, int64_t step, const char *suffix,
 static void check_found(const char *directory, int64_t step) {
   Checkpoint found;
   Error error = {0};
-  check_ok(case_find(directory, NULL, &found, &error), &error);
+  expect_ok(case_find(directory, NULL, &found, &error), &error);
   assert_string_not_equal(found.path, "");
   assert_int_equal(found.manifest.step, step);
 }
@@ -45,19 +32,20 @@ static void check_found(const char *directory, int64_t step) {
 /* ---------------------------------------------------------------- round trips */
 
 static void test_every_number_of_ranks(void **state) {
+  const TempDir *temp = *state;
   int64_t step = 1;
   for (int writers = 1; writers <= 4; writers++) {
     for (int greedy = -1; greedy < writers; greedy++, step++) {
       Error error = {0};
-      const CaseSave save = {.directory = *state,
+      const CaseSave save = {.directory = temp->path,
                              .ranks = writers,
                              .keep = 2,
                              .step = step,
                              .number = 7 * step,
                              .greedy_rank = greedy};
-      check_ok(case_save(&save, &error), &error);
-      char *path = case_path(*state, step, "");
-      for (int readers = 1; readers <= 4; readers++) check_ok(case_load(path, readers, &error), &error);
+      expect_ok(case_save(&save, &error), &error);
+      char *path = case_path(temp->path, step, "");
+      for (int readers = 1; readers <= 4; readers++) expect_ok(case_load(path, readers, &error), &error);
       free(path);
     }
   }
@@ -84,9 +72,10 @@ static void test_ranges(void **state) {
 }
 
 static void test_manifest_lists_all_files(void **state) {
-  case_save_step(*state, 3, 100);
-  char *path = case_path(*state, 100, "");
-  char *name = case_path(*state, 100, "manifest.json");
+  const TempDir *temp = *state;
+  case_save_step(temp->path, 3, 100);
+  char *path = case_path(temp->path, 100, "");
+  char *name = case_path(temp->path, 100, "manifest.json");
   assert_int_equal(case_entries(path), 7);
   json_error_t reason;
   json_t *root = json_load_file(name, JSON_REJECT_DUPLICATES, &reason);
@@ -103,14 +92,14 @@ static void test_manifest_lists_all_files(void **state) {
     const json_t *file = json_array_get(files, i);
     assert_string_equal(json_string_value(json_object_get(file, "name")), names[i]);
     struct stat info;
-    char *listed = scratch_path(path, names[i]);
+    char *listed = case_path(temp->path, 100, names[i]);
     assert_int_equal(stat(listed, &info), 0);
     assert_int_equal(json_integer_value(json_object_get(file, "size")), info.st_size);
     free(listed);
   }
   json_decref(root);
-  char *config = case_path(*state, 100, "config.yaml");
-  char *text = scratch_read(config);
+  char *config = case_path(temp->path, 100, "config.yaml");
+  char *text = temp_file_read_text(config);
   assert_string_equal(text, "run:\n");
   free(text);
   free(config);
@@ -121,110 +110,115 @@ static void test_manifest_lists_all_files(void **state) {
 /* ---------------------------------------------------------------- what is kept */
 
 static void test_keep_last(void **state) {
+  TempDir *temp = *state;
   for (int64_t keep = 2; keep <= 4; keep++) {
     char name[16];
     (void)snprintf(name, sizeof name, "keep%d", (int)keep);
-    char *directory = scratch_path(*state, name);
+    const char *directory = temp_dir_path(temp, name);
     for (int64_t step = 1; step <= 6; step++) {
       Error error = {0};
       const CaseSave save = {
           .directory = directory, .ranks = 2, .keep = keep, .step = step, .number = step, .greedy_rank = -1};
-      check_ok(case_save(&save, &error), &error);
+      expect_ok(case_save(&save, &error), &error);
       for (int64_t i = 1; i <= 6; i++) check_there(directory, i, "", i <= step && i > step - keep);
       assert_int_equal(case_entries(directory), step < keep ? step : keep);
     }
-    free(directory);
   }
 }
 
 static void test_keep_less_than_two_is_refused(void **state) {
+  const TempDir *temp = *state;
   Error error = {0};
-  const CaseSave save = {.directory = *state, .ranks = 2, .keep = 1, .step = 1, .greedy_rank = -1};
+  const CaseSave save = {.directory = temp->path, .ranks = 2, .keep = 1, .step = 1, .greedy_rank = -1};
   assert_int_equal(case_save(&save, &error), STATUS_CONFIG);
   assert_non_null(strstr(error.text, "checkpoint.keep"));
-  assert_int_equal(case_entries(*state), 0);
+  assert_int_equal(case_entries(temp->path), 0);
 }
 
 /* The one before the new one is damaged: the oldest stays, for two whole ones must. */
 static void test_damaged_one_does_not_count(void **state) {
+  const TempDir *temp = *state;
   CaseWarnings *warnings = calloc(1, sizeof *warnings);
   assert_non_null(warnings);
-  case_save_step(*state, 2, 1);
-  case_save_step(*state, 2, 2);
-  char *damaged = case_path(*state, 2, "optimizer-00001-of-00002.safetensors");
+  case_save_step(temp->path, 2, 1);
+  case_save_step(temp->path, 2, 2);
+  char *damaged = case_path(temp->path, 2, "optimizer-00001-of-00002.safetensors");
   struct stat info;
   assert_int_equal(stat(damaged, &info), 0);
   assert_int_equal(truncate(damaged, info.st_size - 4), 0);
   assert_int_equal(truncate(damaged, info.st_size), 0);
   Error error = {0};
-  const CaseSave save = {.directory = *state,
+  const CaseSave save = {.directory = temp->path,
                          .ranks = 2,
                          .keep = 2,
                          .step = 3,
                          .number = 30,
                          .greedy_rank = -1,
                          .warnings = warnings};
-  check_ok(case_save(&save, &error), &error);
+  expect_ok(case_save(&save, &error), &error);
   assert_true(case_warned(warnings, "step_00000002", "checksum"));
-  check_there(*state, 1, "", true);
-  case_save_step(*state, 2, 4);
-  check_there(*state, 1, "", false);
-  check_there(*state, 2, "", false);
-  check_there(*state, 3, "", true);
-  check_there(*state, 4, "", true);
+  check_there(temp->path, 1, "", true);
+  case_save_step(temp->path, 2, 4);
+  check_there(temp->path, 1, "", false);
+  check_there(temp->path, 2, "", false);
+  check_there(temp->path, 3, "", true);
+  check_there(temp->path, 4, "", true);
   free(damaged);
   free(warnings);
 }
 
 /* A run that went back leaves checkpoints of later steps alone and counts without them. */
 static void test_later_steps_are_not_touched(void **state) {
-  case_save_step(*state, 1, 8);
-  case_save_step(*state, 1, 9);
-  for (int64_t step = 1; step <= 3; step++) case_save_step(*state, 1, step);
-  check_there(*state, 1, "", false);
-  check_there(*state, 2, "", true);
-  check_there(*state, 3, "", true);
-  check_there(*state, 8, "", true);
-  check_there(*state, 9, "", true);
+  const TempDir *temp = *state;
+  case_save_step(temp->path, 1, 8);
+  case_save_step(temp->path, 1, 9);
+  for (int64_t step = 1; step <= 3; step++) case_save_step(temp->path, 1, step);
+  check_there(temp->path, 1, "", false);
+  check_there(temp->path, 2, "", true);
+  check_there(temp->path, 3, "", true);
+  check_there(temp->path, 8, "", true);
+  check_there(temp->path, 9, "", true);
 }
 
 /* ---------------------------------------------------------------- the same step again */
 
 static void test_same_step_is_replaced(void **state) {
+  const TempDir *temp = *state;
   for (int64_t number = 1; number <= 3; number++) {
     Error error = {0};
-    const CaseSave save = {.directory = *state,
+    const CaseSave save = {.directory = temp->path,
                            .ranks = (int)number,
                            .keep = 2,
                            .step = 50,
                            .number = number,
                            .greedy_rank = -1};
-    check_ok(case_save(&save, &error), &error);
-    assert_int_equal(case_entries(*state), 1);
+    expect_ok(case_save(&save, &error), &error);
+    assert_int_equal(case_entries(temp->path), 1);
     Checkpoint found;
-    check_ok(case_find(*state, NULL, &found, &error), &error);
+    expect_ok(case_find(temp->path, NULL, &found, &error), &error);
     assert_int_equal(found.manifest.samples, number);
-    check_ok(case_load(found.path, 2, &error), &error);
+    expect_ok(case_load(found.path, 2, &error), &error);
   }
 }
 
 /* What a crash between the two renames of a replacement leaves. */
 static void test_interrupted_replacement(void **state) {
+  const TempDir *temp = *state;
   Checkpoint found;
   Error error = {0};
-  case_save_step(*state, 2, 1);
-  case_save_step(*state, 2, 2);
-  char *final = case_path(*state, 2, "");
-  char *old = case_path(*state, 2, ".old");
+  case_save_step(temp->path, 2, 1);
+  case_save_step(temp->path, 2, 2);
+  char *final = case_path(temp->path, 2, "");
+  char *old = case_path(temp->path, 2, ".old");
   assert_int_equal(rename(final, old), 0);
   CheckpointLog log = {0};
-  checkpoint_clean(*state, &log);
-  check_ok(case_find(*state, NULL, &found, &error), &error);
+  checkpoint_clean(temp->path, &log);
+  expect_ok(case_find(temp->path, NULL, &found, &error), &error);
   assert_string_equal(found.path, old);
-  check_ok(case_load(found.path, 3, &error), &error);
-  case_save_step(*state, 2, 2);
-  check_there(*state, 2, ".old", false);
-  check_found(*state, 2);
+  expect_ok(case_load(found.path, 3, &error), &error);
+  case_save_step(temp->path, 2, 2);
+  check_there(temp->path, 2, ".old", false);
+  check_found(temp->path, 2);
   free(old);
   free(final);
 }
@@ -232,59 +226,59 @@ static void test_interrupted_replacement(void **state) {
 /* ---------------------------------------------------------------- leftovers */
 
 static void test_leftovers_are_removed(void **state) {
-  char *leftover = case_path(*state, 7, ".tmp");
-  char *file = case_path(*state, 7, ".tmp/model.safetensors");
-  char *stale = case_path(*state, 6, ".old");
-  char *foreign = scratch_path(*state, "notes.tmp");
-  case_save_step(*state, 1, 6);
+  TempDir *temp = *state;
+  char *leftover = case_path(temp->path, 7, ".tmp");
+  char *file = case_path(temp->path, 7, ".tmp/model.safetensors");
+  char *stale = case_path(temp->path, 6, ".old");
+  const char *foreign = temp_dir_path(temp, "notes.tmp");
+  case_save_step(temp->path, 1, 6);
   assert_int_equal(mkdir(leftover, 0777), 0);
   assert_int_equal(mkdir(stale, 0777), 0);
-  scratch_write_text(file, "half");
-  scratch_write_text(foreign, "mine");
-  check_found(*state, 6);
+  temp_file_write_text(file, "half");
+  temp_file_write_text(foreign, "mine");
+  check_found(temp->path, 6);
   assert_true(file_exists(leftover)); /* finding changes nothing: another run may be writing it */
-  case_save_step(*state, 2, 8);
+  case_save_step(temp->path, 2, 8);
   assert_false(file_exists(leftover));
   assert_false(file_exists(stale));
   assert_true(file_exists(foreign));
   assert_int_equal(mkdir(leftover, 0777), 0);
   CheckpointLog log = {0};
-  checkpoint_clean(*state, &log);
+  checkpoint_clean(temp->path, &log);
   assert_false(file_exists(leftover));
-  free(foreign);
   free(stale);
   free(file);
   free(leftover);
 }
 
 static void test_nothing_to_find(void **state) {
+  TempDir *temp = *state;
   Checkpoint found;
   Error error = {0};
-  char *missing = scratch_path(*state, "missing");
-  char *leftover = case_path(*state, 7, ".tmp");
-  check_ok(case_find(missing, NULL, &found, &error), &error);
+  const char *missing = temp_dir_path(temp, "missing");
+  char *leftover = case_path(temp->path, 7, ".tmp");
+  expect_ok(case_find(missing, NULL, &found, &error), &error);
   assert_string_equal(found.path, "");
   assert_int_equal(mkdir(leftover, 0777), 0);
-  check_ok(case_find(*state, NULL, &found, &error), &error);
+  expect_ok(case_find(temp->path, NULL, &found, &error), &error);
   assert_string_equal(found.path, "");
   const CheckpointLog log = {0};
   checkpoint_clean(missing, &log);
   free(leftover);
-  free(missing);
 }
 
 static void test_names_of_steps(void **state) {
+  TempDir *temp = *state;
   static const char *const others[] = {"step_1", "step_000000005", "step_00000005x",       "step_-0000005",
                                        "step_",  "Step_00000009",  "step_00000009.tmp.old"};
   for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-    char *path = scratch_path(*state, others[i]);
+    const char *path = temp_dir_path(temp, others[i]);
     assert_int_equal(mkdir(path, 0777), 0);
-    free(path);
   }
-  case_save_step(*state, 1, 99999999);
-  case_save_step(*state, 1, 100000000);
-  check_found(*state, 100000000);
-  assert_int_equal(case_entries(*state), 9);
+  case_save_step(temp->path, 1, 99999999);
+  case_save_step(temp->path, 1, 100000000);
+  check_found(temp->path, 100000000);
+  assert_int_equal(case_entries(temp->path), 9);
 }
 
 /* ---------------------------------------------------------------- targets that do not fit */
@@ -332,12 +326,13 @@ static void drop_tensor(TensorTable *table) {
 }
 
 static void test_table_mismatch(void **state) {
-  case_save_step(*state, 2, 1);
-  check_refused(*state, rename_tensor, "transformer.h.7.ln_1.bias", "needs");
-  check_refused(*state, reshape_tensor, "transformer.wpe.weight has shape (5, 8)", "(4, 10)");
-  check_refused(*state, turn_tensor, "c_attn.weight has shape (8, 24)", "(24, 8)");
-  check_refused(*state, flatten_tensor, "transformer.wpe.weight has shape (5, 8)", "(40)");
-  check_refused(*state, drop_tensor, "transformer.ln_f.bias", "lacks");
+  const TempDir *temp = *state;
+  case_save_step(temp->path, 2, 1);
+  check_refused(temp->path, rename_tensor, "transformer.h.7.ln_1.bias", "needs");
+  check_refused(temp->path, reshape_tensor, "transformer.wpe.weight has shape (5, 8)", "(4, 10)");
+  check_refused(temp->path, turn_tensor, "c_attn.weight has shape (8, 24)", "(24, 8)");
+  check_refused(temp->path, flatten_tensor, "transformer.wpe.weight has shape (5, 8)", "(40)");
+  check_refused(temp->path, drop_tensor, "transformer.ln_f.bias", "lacks");
 }
 
 /* Ranges with a hole, or that end too early, are refused before anything is written. */
@@ -356,12 +351,13 @@ static Status save_bad_range(TestRank *rank, void *context, Error *error) {
 }
 
 static void test_ranges_must_tile(void **state) {
+  TempDir *temp = *state;
   Error error = {0};
-  check_ok(run_ranks(2, 1, 1, save_bad_range, *state, &error), &error);
-  assert_int_equal(case_entries(*state), 0);
+  expect_ok(run_ranks(2, 1, 1, save_bad_range, temp->path, &error), &error);
+  assert_int_equal(case_entries(temp->path), 0);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, temp_dir_set_up, temp_dir_tear_down)
 
 int main(void) {
   const struct CMUnitTest tests[] = {

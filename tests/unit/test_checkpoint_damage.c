@@ -12,7 +12,8 @@
 #include "kernels/base/file.h"
 #include "tests/support/checkpoint_case.h"
 #include "tests/support/compare.h"
-#include "tests/support/scratch.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
 enum { RANDOM_BITS = 1000 };
@@ -27,14 +28,9 @@ static const char *const FILES[] = {"model.safetensors",
 
 /* Two checkpoints: steps 1 and 2; the tests damage the second one. */
 static int set_up(void **state) {
-  *state = scratch_make();
+  (void)temp_dir_set_up(state);
   case_save_step(*state, 2, 1);
   case_save_step(*state, 2, 2);
-  return 0;
-}
-
-static int tear_down(void **state) {
-  scratch_remove(*state);
   return 0;
 }
 
@@ -70,18 +66,21 @@ static void flip(int descriptor, int64_t at, int bit) {
 static int64_t header_bytes(const char *path, int64_t size) {
   if (strstr(path, ".safetensors") == NULL) return size;
   uint64_t length = 0;
-  char *bytes = scratch_read(path);
-  memcpy(&length, bytes, sizeof length);
-  free(bytes);
+  size_t bytes = 0;
+  uint8_t *data = temp_file_read(path, &bytes);
+  assert_true(bytes >= sizeof length);
+  memcpy(&length, data, sizeof length);
+  free(data);
   return (int64_t)(length + sizeof length);
 }
 
 /* ---------------------------------------------------------------- bits */
 
 static void test_every_header_byte(void **state) {
+  const TempDir *temp = *state;
   Random random = {.state = 1};
   for (int f = 0; f < FILE_COUNT; f++) {
-    char *path = case_path(*state, 2, FILES[f]);
+    char *path = case_path(temp->path, 2, FILES[f]);
     const int64_t bytes = header_bytes(path, size_of(path));
     const int descriptor = open(path, O_RDWR | O_CLOEXEC);
     assert_true(descriptor >= 0);
@@ -90,7 +89,7 @@ static void test_every_header_byte(void **state) {
       const int bit = (int)random_below(&random, 8);
       (void)snprintf(what, sizeof what, "byte %lld, bit %d", (long long)at, bit);
       flip(descriptor, at, bit);
-      check_falls_back(*state, FILES[f], what);
+      check_falls_back(temp->path, FILES[f], what);
       flip(descriptor, at, bit);
     }
     assert_int_equal(close(descriptor), 0);
@@ -99,10 +98,11 @@ static void test_every_header_byte(void **state) {
 }
 
 static void test_random_payload_bits(void **state) {
+  const TempDir *temp = *state;
   Random random = {.state = 2};
   for (int i = 0; i < RANDOM_BITS; i++) {
     const int f = (int)random_below(&random, FILE_COUNT);
-    char *path = case_path(*state, 2, FILES[f]);
+    char *path = case_path(temp->path, 2, FILES[f]);
     const int64_t size = size_of(path);
     const int64_t header = header_bytes(path, size);
     const int64_t first = header < size ? header : 0;
@@ -113,23 +113,24 @@ static void test_random_payload_bits(void **state) {
     const int descriptor = open(path, O_RDWR | O_CLOEXEC);
     assert_true(descriptor >= 0);
     flip(descriptor, at, bit);
-    check_falls_back(*state, FILES[f], what);
+    check_falls_back(temp->path, FILES[f], what);
     flip(descriptor, at, bit);
     assert_int_equal(close(descriptor), 0);
     free(path);
   }
   Checkpoint found;
   Error error = {0};
-  assert_int_equal(case_find(*state, NULL, &found, &error), STATUS_OK);
+  assert_int_equal(case_find(temp->path, NULL, &found, &error), STATUS_OK);
   assert_int_equal(found.manifest.step, 2); /* all bits are back */
 }
 
 /* ---------------------------------------------------------------- lengths */
 
 static void test_truncations(void **state) {
+  const TempDir *temp = *state;
   Random random = {.state = 3};
   for (int f = 0; f < FILE_COUNT; f++) {
-    char *path = case_path(*state, 2, FILES[f]);
+    char *path = case_path(temp->path, 2, FILES[f]);
     const int64_t size = size_of(path);
     char *copy = calloc((size_t)size + 1, 1);
     assert_non_null(copy);
@@ -140,11 +141,11 @@ static void test_truncations(void **state) {
       char what[64];
       (void)snprintf(what, sizeof what, "cut to %lld bytes", (long long)length);
       assert_int_equal(ftruncate(descriptor, length), 0);
-      check_falls_back(*state, FILES[f], what);
+      check_falls_back(temp->path, FILES[f], what);
       assert_int_equal(pwrite(descriptor, copy, (size_t)size, 0), size);
     }
     assert_int_equal(pwrite(descriptor, "\n", 1, size), 1);
-    check_falls_back(*state, FILES[f], "a byte more");
+    check_falls_back(temp->path, FILES[f], "a byte more");
     assert_int_equal(ftruncate(descriptor, size), 0);
     assert_int_equal(close(descriptor), 0);
     free(copy);
@@ -153,16 +154,16 @@ static void test_truncations(void **state) {
 }
 
 static void test_missing_files(void **state) {
+  TempDir *temp = *state;
   for (int f = 0; f < FILE_COUNT; f++) {
-    char *path = case_path(*state, 2, FILES[f]);
-    char *aside = scratch_path(*state, "aside");
+    char *path = case_path(temp->path, 2, FILES[f]);
+    const char *aside = temp_dir_path(temp, "aside");
     assert_int_equal(rename(path, aside), 0);
-    check_falls_back(*state, FILES[f], "missing");
+    check_falls_back(temp->path, FILES[f], "missing");
     assert_int_equal(mkdir(path, 0777), 0);
-    check_falls_back(*state, FILES[f], "a directory");
+    check_falls_back(temp->path, FILES[f], "a directory");
     assert_int_equal(rmdir(path), 0);
     assert_int_equal(rename(aside, path), 0);
-    free(aside);
     free(path);
   }
 }
@@ -170,44 +171,45 @@ static void test_missing_files(void **state) {
 /* ---------------------------------------------------------------- whole directories */
 
 static void test_file_in_place_of_directory(void **state) {
-  char *path = case_path(*state, 2, "");
-  char *aside = scratch_path(*state, "aside");
+  TempDir *temp = *state;
+  char *path = case_path(temp->path, 2, "");
+  const char *aside = temp_dir_path(temp, "aside");
   assert_int_equal(rename(path, aside), 0);
-  scratch_write_text(path, "not a directory");
-  check_falls_back(*state, "step_00000002", "a file");
-  case_save_step(*state, 2, 2); /* replaces it */
+  temp_file_write_text(path, "not a directory");
+  check_falls_back(temp->path, "step_00000002", "a file");
+  case_save_step(temp->path, 2, 2); /* replaces it */
   Error error = {0};
-  if (case_load(path, 1, &error) != STATUS_OK) fail_msg("%s", error.text);
-  free(aside);
+  expect_ok(case_load(path, 1, &error), &error);
   free(path);
 }
 
 /* A copy of another step's file, whole in itself, is not the one that belongs there. */
 static void test_mixed_checkpoints(void **state) {
+  TempDir *temp = *state;
   for (int f = 0; f < FILE_COUNT - 1; f++) {
     if (strstr(FILES[f], "config") != NULL) continue; /* equal in both */
-    char *from = case_path(*state, 1, FILES[f]);
-    char *to = case_path(*state, 2, FILES[f]);
-    char *aside = scratch_path(*state, "aside");
+    char *from = case_path(temp->path, 1, FILES[f]);
+    char *to = case_path(temp->path, 2, FILES[f]);
+    const char *aside = temp_dir_path(temp, "aside");
     assert_int_equal(rename(to, aside), 0);
     assert_int_equal(link(from, to), 0);
-    check_falls_back(*state, FILES[f], "another step's");
+    check_falls_back(temp->path, FILES[f], "another step's");
     assert_int_equal(rename(aside, to), 0);
-    free(aside);
     free(to);
     free(from);
   }
 }
 
 static void test_renamed_directory(void **state) {
-  char *path = case_path(*state, 2, "");
-  char *renamed = case_path(*state, 9, "");
+  const TempDir *temp = *state;
+  char *path = case_path(temp->path, 2, "");
+  char *renamed = case_path(temp->path, 9, "");
   assert_int_equal(rename(path, renamed), 0);
   CaseWarnings *warnings = calloc(1, sizeof *warnings);
   Checkpoint found;
   Error error = {0};
   assert_non_null(warnings);
-  assert_int_equal(case_find(*state, warnings, &found, &error), STATUS_OK);
+  assert_int_equal(case_find(temp->path, warnings, &found, &error), STATUS_OK);
   assert_int_equal(found.manifest.step, 1);
   assert_true(case_warned(warnings, "step_00000009", "holds step 2"));
   assert_int_equal(case_load(renamed, 2, &error), STATUS_OK); /* by its name it may be used */
@@ -217,8 +219,9 @@ static void test_renamed_directory(void **state) {
 }
 
 static void test_all_damaged(void **state) {
+  const TempDir *temp = *state;
   for (int64_t step = 1; step <= 2; step++) {
-    char *path = case_path(*state, step, "manifest.json");
+    char *path = case_path(temp->path, step, "manifest.json");
     assert_int_equal(unlink(path), 0);
     free(path);
   }
@@ -226,7 +229,7 @@ static void test_all_damaged(void **state) {
   Checkpoint found;
   Error error = {0};
   assert_non_null(warnings);
-  assert_int_equal(case_find(*state, warnings, &found, &error), STATUS_DATA);
+  assert_int_equal(case_find(temp->path, warnings, &found, &error), STATUS_DATA);
   assert_non_null(strstr(error.text, "none of its 2 checkpoints is whole"));
   assert_int_equal(warnings->count, 2);
   free(warnings);
@@ -241,16 +244,17 @@ static void check_open_refused(const char *path, Status expected, const char *te
 }
 
 static void test_explicit_path_is_refused(void **state) {
-  char *path = case_path(*state, 2, "");
-  char *model = case_path(*state, 2, "model.safetensors");
-  char *missing = case_path(*state, 3, "");
+  const TempDir *temp = *state;
+  char *path = case_path(temp->path, 2, "");
+  char *model = case_path(temp->path, 2, "model.safetensors");
+  char *missing = case_path(temp->path, 3, "");
   const int descriptor = open(model, O_RDWR | O_CLOEXEC);
   flip(descriptor, size_of(model) - 1, 0);
   check_open_refused(path, STATUS_DATA, "model.safetensors: damaged");
   flip(descriptor, size_of(model) - 1, 0);
   assert_int_equal(close(descriptor), 0);
   check_open_refused(missing, STATUS_NO_INPUT, "no such checkpoint");
-  check_open_refused(*state, STATUS_DATA, "manifest.json: is missing");
+  check_open_refused(temp->path, STATUS_DATA, "manifest.json: is missing");
   Error error = {0};
   assert_int_equal(case_load(path, 2, &error), STATUS_OK);
   free(missing);
@@ -317,12 +321,13 @@ static void check_slices(const char *directory, const SafetensorsItem *items, in
 }
 
 static void test_slices_must_tile(void **state) {
+  const TempDir *temp = *state;
   const SafetensorsItem all[] = {GOOD_SLICES, VECTOR("transformer.ln_f.bias/exp_avg_sq@0", 1)};
-  check_slices(*state, all, 10, STATUS_OK, "");
-  check_slices(*state, all, 9, STATUS_DATA, "exp_avg_sq of transformer.ln_f.bias, element 0, is missing");
-  check_slices(*state, all + 1, 9, STATUS_DATA,
+  check_slices(temp->path, all, 10, STATUS_OK, "");
+  check_slices(temp->path, all, 9, STATUS_DATA, "exp_avg_sq of transformer.ln_f.bias, element 0, is missing");
+  check_slices(temp->path, all + 1, 9, STATUS_DATA,
                "exp_avg of transformer.h.0.attn.c_attn.weight, element 92, is missing");
-  check_slices(*state, NULL, 0, STATUS_DATA, "element 92, is missing");
+  check_slices(temp->path, NULL, 0, STATUS_DATA, "element 92, is missing");
 }
 
 static void check_last_slice(const char *directory, SafetensorsItem last, Status expected, const char *text) {
@@ -331,6 +336,7 @@ static void check_last_slice(const char *directory, SafetensorsItem last, Status
 }
 
 static void test_bad_slices(void **state) {
+  const TempDir *temp = *state;
   static const SafetensorsItem twice = VECTOR("transformer.ln_f.bias/exp_avg@00", 1);
   static const SafetensorsItem again = VECTOR("transformer.wte.weight/exp_avg@3", 2);
   static const SafetensorsItem beyond = VECTOR("transformer.ln_f.bias/exp_avg@1", 1);
@@ -340,22 +346,23 @@ static void test_bad_slices(void **state) {
   static const SafetensorsItem bare = VECTOR("transformer.ln_f.bias", 1);
   static const SafetensorsItem square = {
       .name = "transformer.wte.weight/exp_avg@0", .rank = 2, .shape = {2, 2}};
-  check_last_slice(*state, twice, STATUS_DATA, "does not name a slice");
-  check_last_slice(*state, again, STATUS_DATA,
+  check_last_slice(temp->path, twice, STATUS_DATA, "does not name a slice");
+  check_last_slice(temp->path, again, STATUS_DATA,
                    "exp_avg of transformer.wte.weight, element 3, is there twice");
-  check_last_slice(*state, beyond, STATUS_DATA, "does not lie in the 1 elements");
-  check_last_slice(*state, far, STATUS_DATA, "does not lie in the 1 elements");
-  check_last_slice(*state, unknown, STATUS_CONFIG, "belongs to no parameter");
-  check_last_slice(*state, third, STATUS_DATA, "does not name a slice");
-  check_last_slice(*state, bare, STATUS_DATA, "does not name a slice");
-  check_last_slice(*state, square, STATUS_DATA, "does not lie in");
+  check_last_slice(temp->path, beyond, STATUS_DATA, "does not lie in the 1 elements");
+  check_last_slice(temp->path, far, STATUS_DATA, "does not lie in the 1 elements");
+  check_last_slice(temp->path, unknown, STATUS_CONFIG, "belongs to no parameter");
+  check_last_slice(temp->path, third, STATUS_DATA, "does not name a slice");
+  check_last_slice(temp->path, bare, STATUS_DATA, "does not name a slice");
+  check_last_slice(temp->path, square, STATUS_DATA, "does not lie in");
 }
 
 /* ---------------------------------------------------------------- manifests that are whole but wrong */
 
 /* Writes a manifest for step 2 that lists `files` alone. */
 static void test_manifest_contents(void **state) {
-  char *step = case_path(*state, 2, "");
+  const TempDir *temp = *state;
+  char *step = case_path(temp->path, 2, "");
   CheckpointManifest manifest;
   ManifestFiles files;
   Error error = {0};
@@ -363,21 +370,21 @@ static void test_manifest_contents(void **state) {
   ManifestFile kept = files.files[1];
   ManifestFiles one = {.files = &kept, .count = 1};
   assert_int_equal(manifest_write(step, &manifest, &one, &error), STATUS_OK);
-  check_falls_back(*state, "lists no model.safetensors", "weights not listed");
+  check_falls_back(temp->path, "lists no model.safetensors", "weights not listed");
   (void)snprintf(kept.name, sizeof kept.name, "../step_00000001/config.json");
   assert_int_equal(manifest_write(step, &manifest, &one, &error), STATUS_OK);
-  check_falls_back(*state, "manifest.json", "a file elsewhere");
+  check_falls_back(temp->path, "manifest.json", "a file elsewhere");
   one.count = 0;
   assert_int_equal(manifest_write(step, &manifest, &one, &error), STATUS_OK);
-  check_falls_back(*state, "manifest.json", "no files");
+  check_falls_back(temp->path, "manifest.json", "no files");
   manifest.step = -1;
   assert_int_equal(manifest_write(step, &manifest, &files, &error), STATUS_OK);
-  check_falls_back(*state, "manifest.json: damaged: step", "a negative step");
+  check_falls_back(temp->path, "manifest.json: damaged: step", "a negative step");
   free(files.files);
   free(step);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, temp_dir_tear_down)
 
 int main(void) {
   const struct CMUnitTest tests[] = {

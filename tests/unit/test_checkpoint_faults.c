@@ -18,20 +18,11 @@
 #include "kernels/base/file.h"
 #include "tests/support/checkpoint_case.h"
 #include "tests/support/compare.h"
-#include "tests/support/scratch.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
 enum { KILLS = 30, NOBODY = 65534, SKIPPED = 77 };
-
-static int set_up(void **state) {
-  *state = scratch_make();
-  return 0;
-}
-
-static int tear_down(void **state) {
-  scratch_remove(*state);
-  return 0;
-}
 
 static CaseSave plain_save(const char *directory, int ranks, int64_t step) {
   return (CaseSave){.directory = directory,
@@ -48,7 +39,7 @@ static void check_state(const char *directory, int64_t step, int entries) {
   Error error = {0};
   assert_int_equal(case_find(directory, NULL, &found, &error), STATUS_OK);
   assert_int_equal(found.manifest.step, step);
-  if (case_load(found.path, 2, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(case_load(found.path, 2, &error), &error);
   assert_int_equal(case_entries(directory), entries);
 }
 
@@ -72,12 +63,13 @@ static void limit_files(rlim_t bytes) {
  * fails with the weights, at less every rank with its moments. A save that is cut anywhere must fail alike.
  */
 static void test_file_size_limit(void **state) {
+  const TempDir *temp = *state;
   (void)signal(SIGXFSZ, SIG_IGN);
-  case_save_step(*state, 4, 1);
-  case_save_step(*state, 4, 2);
+  case_save_step(temp->path, 4, 1);
+  case_save_step(temp->path, 4, 2);
   static const rlim_t limits[] = {3000, 1, 7, 8, 100, 600, 1000, 1500, 2000, 2500, 4000};
   for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
-    const CaseSave save = plain_save(*state, 4, 3);
+    const CaseSave save = plain_save(temp->path, 4, 3);
     limit_files(limits[i]);
     Error error = {0};
     const Status status = case_save(&save, &error);
@@ -85,49 +77,51 @@ static void test_file_size_limit(void **state) {
     if (status != STATUS_IO || strstr(error.text, strerror(EFBIG)) == NULL) {
       fail_msg("limit %d, status %d: %s", (int)limits[i], status, error.text);
     }
-    check_state(*state, 2, 2);
+    check_state(temp->path, 2, 2);
   }
-  case_save_step(*state, 4, 3);
-  check_state(*state, 3, 2);
+  case_save_step(temp->path, 4, 3);
+  check_state(temp->path, 3, 2);
 }
 
 /* One rank holds nearly all moments and fails alone: all ranks learn which. */
 static void test_one_rank_fails(void **state) {
+  const TempDir *temp = *state;
   (void)signal(SIGXFSZ, SIG_IGN);
-  case_save_step(*state, 4, 1);
+  case_save_step(temp->path, 4, 1);
   for (int rank = 0; rank < 4; rank++) {
-    CaseSave save = plain_save(*state, 4, 2);
+    CaseSave save = plain_save(temp->path, 4, 2);
     char name[64];
     save.greedy_rank = rank;
     (void)snprintf(name, sizeof name, rank == 0 ? "optimizer-00000" : "rank %d: ", rank);
     limit_files(6000);
     check_save_fails(&save, name);
     limit_files(0);
-    check_state(*state, 1, 1);
+    check_state(temp->path, 1, 1);
   }
 }
 
 /* ---------------------------------------------------------------- directories that cannot be written */
 
 static void test_file_in_the_way(void **state) {
-  char *directory = scratch_path(*state, "checkpoints");
-  scratch_write_text(directory, "a file");
+  TempDir *temp = *state;
+  const char *directory = temp_dir_path(temp, "checkpoints");
+  temp_file_write_text(directory, "a file");
   const CaseSave save = plain_save(directory, 3, 1);
   check_save_fails(&save, "checkpoints");
-  free(directory);
 }
 
 static void test_parent_directory_is_made(void **state) {
-  char *directory = scratch_path(*state, "run/checkpoints");
+  TempDir *temp = *state;
+  const char *directory = temp_dir_path(temp, "run/checkpoints");
   case_save_step(directory, 2, 1);
   check_state(directory, 1, 1);
-  free(directory);
 }
 
 static void test_read_only_directory(void **state) {
-  char *directory = scratch_path(*state, "checkpoints");
+  TempDir *temp = *state;
+  const char *directory = temp_dir_path(temp, "checkpoints");
   case_save_step(directory, 2, 1);
-  assert_int_equal(chmod(*state, 0755), 0);
+  assert_int_equal(chmod(temp->path, 0755), 0);
   assert_int_equal(chmod(directory, 0555), 0);
   const CaseSave save = plain_save(directory, 2, 2);
   const bool root = geteuid() == 0; /* root may write everywhere */
@@ -136,7 +130,6 @@ static void test_read_only_directory(void **state) {
   if (root) assert_int_equal(seteuid(0), 0);
   assert_int_equal(chmod(directory, 0755), 0);
   check_state(directory, 1, 1);
-  free(directory);
 }
 
 /* ---------------------------------------------------------------- a full disk */
@@ -182,9 +175,10 @@ static void use_small_disks(const char *disk) {
 }
 
 static void test_full_disk(void **state) {
+  const TempDir *temp = *state;
   const pid_t child = fork();
   assert_true(child >= 0);
-  if (child == 0) use_small_disks(*state);
+  if (child == 0) use_small_disks(temp->path);
   int status = 0;
   assert_int_equal(waitpid(child, &status, 0), child);
   assert_true(WIFEXITED(status));
@@ -225,6 +219,7 @@ static void wait_for_save(const Shared *shared, int64_t seen) {
 }
 
 static void test_kill_at_random_moments(void **state) {
+  const TempDir *temp = *state;
   Random random = {.state = (uint64_t)getpid()};
   Shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   assert_true(shared != MAP_FAILED);
@@ -234,7 +229,7 @@ static void test_kill_at_random_moments(void **state) {
   for (int kill_number = 0; kill_number < KILLS; kill_number++) {
     const pid_t child = fork();
     assert_true(child >= 0);
-    if (child == 0) save_for_ever(*state, shared);
+    if (child == 0) save_for_ever(temp->path, shared);
     /* Half of the kills come soon after the start, half after a save was done. */
     if (kill_number % 2 == 0) wait_for_save(shared, seen);
     const struct timespec pause = {.tv_nsec = 1000000 + random_below(&random, 60000000)};
@@ -247,15 +242,15 @@ static void test_kill_at_random_moments(void **state) {
     Error error = {0};
     CaseWarnings *warnings = calloc(1, sizeof *warnings);
     assert_non_null(warnings);
-    if (case_find(*state, warnings, &found, &error) != STATUS_OK) fail_msg("%s", error.text);
+    expect_ok(case_find(temp->path, warnings, &found, &error), &error);
     if (warnings->count > 0) fail_msg("%s", warnings->text[0]); /* a final name was not whole */
     free(warnings);
     const int64_t number = found.path[0] == '\0' ? 0 : found.manifest.samples;
     if (number < shared->acknowledged || number < seen) {
       fail_msg("found %lld, acknowledged %lld", (long long)number, (long long)shared->acknowledged);
     }
-    if (number > 0 && case_load(found.path, 3, &error) != STATUS_OK) fail_msg("%s", error.text);
-    char *leftover = case_path(*state, (number + 1) / 2, ".tmp");
+    if (number > 0) expect_ok(case_load(found.path, 3, &error), &error);
+    char *leftover = case_path(temp->path, (number + 1) / 2, ".tmp");
     interrupted += file_exists(leftover);
     free(leftover);
     seen = number;
@@ -265,7 +260,7 @@ static void test_kill_at_random_moments(void **state) {
   assert_int_equal(munmap(shared, sizeof *shared), 0);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, temp_dir_set_up, temp_dir_tear_down)
 
 int main(void) {
   const struct CMUnitTest tests[] = {

@@ -15,7 +15,8 @@
 
 #include "kernels/base/file.h"
 #include "tests/support/checkpoint_case.h"
-#include "tests/support/scratch.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
 /* ---------------------------------------------------------------- calls that fail */
@@ -179,16 +180,6 @@ static const Fault FAULTS[] = {
 };
 #define FAULT_COUNT (sizeof FAULTS / sizeof FAULTS[0])
 
-static int set_up(void **state) {
-  *state = scratch_make();
-  return 0;
-}
-
-static int tear_down(void **state) {
-  scratch_remove(*state);
-  return 0;
-}
-
 static bool is_there(const char *directory, int64_t step) {
   char *path = case_path(directory, step, "");
   const bool there = file_exists(path);
@@ -208,11 +199,11 @@ static bool is_left_over(const char *directory, int64_t step) {
 static int64_t check_newest(const char *directory, int64_t before, int64_t after, bool saved) {
   Checkpoint found;
   Error error = {0};
-  if (case_find(directory, NULL, &found, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(case_find(directory, NULL, &found, &error), &error);
   const int64_t number = found.manifest.samples;
   if ((number != before || saved) && number != after)
     fail_msg("number %lld is the newest", (long long)number);
-  if (case_load(found.path, 1, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(case_load(found.path, 1, &error), &error);
   return number;
 }
 
@@ -269,11 +260,13 @@ static void fail_every_call(const char *directory, int64_t increment) {
 }
 
 static void test_new_step(void **state) {
-  fail_every_call(*state, 1);
+  const TempDir *temp = *state;
+  fail_every_call(temp->path, 1);
 }
 
 static void test_same_step_again(void **state) {
-  fail_every_call(*state, 0);
+  const TempDir *temp = *state;
+  fail_every_call(temp->path, 0);
 }
 
 /* ---------------------------------------------------------------- order */
@@ -302,26 +295,27 @@ static void check_before(int first, int second, const char *what) {
  * begun after the other files and their names are safe; all of it, and its names, before the directory gets
  * its final name; that name before an older checkpoint loses its own. */
 static void test_order_of_syncs(void **state) {
-  static const char *const files[] = {"model.safetensors", "config.json", "config.yaml",
-                                      "optimizer-00000-of-00001.safetensors", "manifest.json"};
+  const TempDir *temp = *state;
+  static const char *const files[] = {".tmp/model.safetensors", ".tmp/config.json", ".tmp/config.yaml",
+                                      ".tmp/optimizer-00000-of-00001.safetensors", ".tmp/manifest.json"};
   Error error = {0};
   const CaseSave save = {
-      .directory = *state, .ranks = 1, .keep = 2, .step = 3, .number = 3, .greedy_rank = -1};
-  case_save_step(*state, 1, 1);
-  case_save_step(*state, 1, 2);
+      .directory = temp->path, .ranks = 1, .keep = 2, .step = 3, .number = 3, .greedy_rank = -1};
+  case_save_step(temp->path, 1, 1);
+  case_save_step(temp->path, 1, 2);
   event_count = 0;
   recording = true;
   const Status status = case_save(&save, &error);
   recording = false;
   assert_int_equal(status, STATUS_OK);
   assert_true(event_count < MOST_EVENTS);
-  char *temporary = case_path(*state, 3, ".tmp");
-  char *oldest = case_path(*state, 1, "");
-  char *manifest = case_path(*state, 3, ".tmp/manifest.json");
+  char *temporary = case_path(temp->path, 3, ".tmp");
+  char *oldest = case_path(temp->path, 1, "");
+  char *manifest = case_path(temp->path, 3, ".tmp/manifest.json");
   const int rename_at = last_event(EVENT_RENAME, temporary);
   const int manifest_at = last_event(EVENT_CREATE, manifest);
   for (size_t f = 0; f < sizeof files / sizeof files[0]; f++) {
-    char *file = scratch_path(temporary, files[f]);
+    char *file = case_path(temp->path, 3, files[f]);
     const int synced = last_event(EVENT_SYNC, file);
     check_before(last_event(EVENT_WRITE, file), synced, "a file is written after it was synced");
     const int names = sync_after(temporary, last_event(EVENT_CREATE, file));
@@ -333,7 +327,7 @@ static void test_order_of_syncs(void **state) {
     }
     free(file);
   }
-  const int final_at = sync_after(*state, rename_at);
+  const int final_at = sync_after(temp->path, rename_at);
   check_before(rename_at, final_at, "the final name comes after its sync");
   check_before(final_at, last_event(EVENT_RENAME, oldest), "a checkpoint goes before the new one is safe");
   free(manifest);
@@ -341,7 +335,7 @@ static void test_order_of_syncs(void **state) {
   free(temporary);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, temp_dir_set_up, temp_dir_tear_down)
 
 int main(void) {
   const struct CMUnitTest tests[] = {TEST(test_new_step), TEST(test_same_step_again),

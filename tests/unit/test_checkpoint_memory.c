@@ -11,7 +11,8 @@
 #include "checkpoints/hf_config.h"
 #include "kernels/base/file.h"
 #include "tests/support/checkpoint_case.h"
-#include "tests/support/scratch.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -158,17 +159,8 @@ static void starve(const Attempt *attempt, AttemptCall call, bool for_good) {
   assert_true(failed_once);
 }
 
-static int set_up(void **state) {
-  *state = scratch_make();
-  return 0;
-}
-
-static int tear_down(void **state) {
-  scratch_remove(*state);
-  return 0;
-}
-
 static void test_no_memory(void **state) {
+  const TempDir *temp = *state;
   static const AttemptCall calls[] = {try_save, try_find, try_load, try_weights, try_config};
   const HfConfig config = {.vocab_size = 5,
                            .hidden_size = 8,
@@ -176,7 +168,7 @@ static void test_no_memory(void **state) {
                            .num_attention_heads = 2,
                            .num_key_value_heads = 1,
                            .norm_eps = 1e-6};
-  const char *directory = *state;
+  const char *directory = temp->path;
   char *path = case_path(directory, 1, "");
   Attempt attempt = {.directory = directory, .config = &config};
   Error error = {0};
@@ -192,23 +184,13 @@ static void test_no_memory(void **state) {
   }
   json_set_alloc_funcs(malloc, free);
   /* Step 1 is as it was, whatever became of step 2. */
-  if (case_load(path, 2, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(case_load(path, 2, &error), &error);
   comm_destroy(attempt.world);
   free(attempt.values);
   free(path);
 }
 
 #else
-
-static int set_up(void **state) {
-  (void)state;
-  return 0;
-}
-
-static int tear_down(void **state) {
-  (void)state;
-  return 0;
-}
 
 static void test_no_memory(void **state) {
   (void)state;
@@ -218,6 +200,7 @@ static void test_no_memory(void **state) {
 #endif
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_no_memory, set_up, tear_down)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup_teardown(test_no_memory, temp_dir_set_up, temp_dir_tear_down)};
   return cmocka_run_group_tests_name("checkpoint_memory", tests, NULL, NULL);
 }

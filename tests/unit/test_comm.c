@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels/comm/layout.h"
+#include "tests/support/expect.h"
 #include "tests/support/ranks.h"
 #include "tests/support/unit.h"
 
@@ -60,7 +61,7 @@ static void test_shift(void **state) {
     const Status status = run_ranks(size, 1, 1, shift_all_distances, NULL, &error);
     if (status != STATUS_OK) fail_msg("%d ranks: %s", size, error.text);
   }
-  if (run_ranks(5, 1, 1, overlapping_operations, NULL, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(run_ranks(5, 1, 1, overlapping_operations, NULL, &error), &error);
 }
 
 /* ---------------------------------------------------------------- reductions, gathering, broadcast */
@@ -111,8 +112,8 @@ static void test_reductions(void **state) {
   (void)state;
   Error error = {0};
   for (int size = 1; size <= 8; size++) {
-    if (run_ranks(size, 1, 1, reduce_in_order, NULL, &error) != STATUS_OK) fail_msg("%s", error.text);
-    if (run_ranks(size, 1, 1, small_collectives, NULL, &error) != STATUS_OK) fail_msg("%s", error.text);
+    expect_ok(run_ranks(size, 1, 1, reduce_in_order, NULL, &error), &error);
+    expect_ok(run_ranks(size, 1, 1, small_collectives, NULL, &error), &error);
   }
 }
 
@@ -131,7 +132,7 @@ static Status split_in_rings(TestRank *rank, void *context, Error *error) {
 static void test_split(void **state) {
   (void)state;
   Error error = {0};
-  if (run_ranks(3, 2, 1, split_in_rings, NULL, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(run_ranks(3, 2, 1, split_in_rings, NULL, &error), &error);
 }
 
 /* ---------------------------------------------------------------- failure */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 #include "train/config.h"
@@ -405,7 +406,7 @@ static void test_files_in_configs(void **state) {
   for (size_t i = 0; i < files.gl_pathc; i++) {
     Config config;
     Error error = {0};
-    if (config_load(files.gl_pathv[i], NULL, 0, &config, &error) != STATUS_OK) fail_msg("%s", error.text);
+    expect_ok(config_load(files.gl_pathv[i], NULL, 0, &config, &error), &error);
     assert_round_trip(&config);
   }
   globfree(&files);

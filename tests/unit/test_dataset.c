@@ -2,19 +2,16 @@
 #include "data/dataset.h"
 
 #include <dirent.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "kernels/base/file.h"
 #include "tests/support/expect.h"
 #include "tests/support/shards.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 /* Cuts tokens into `shards` shards NAME_000.bin... of uneven sizes, empty ones among them, in all forms. */
 static void write_shards(TempDir *directory, const char *name, const int32_t *tokens, int64_t count,

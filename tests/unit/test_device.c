@@ -1,6 +1,4 @@
 /* The device: which operations it chooses, its memory, and that it keeps the first failure. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -9,8 +7,7 @@
 #include "kernels/base/memory.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
-
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 /* A device with RINGGPT_ISA set to `isa`, unset for NULL. */
 static Status create(const char *isa, int threads, Device **device, Error *error) {

@@ -2,18 +2,15 @@
 #include "kernels/base/file.h"
 
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 /* The system calls of this program, in place of those of the C library: they can be made to move few bytes at
  * a time, to be interrupted, and to fail. */

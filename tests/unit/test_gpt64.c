@@ -3,16 +3,12 @@
 #include "tests/reference/gpt64.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "tests/support/compare.h"
+#include "tests/support/unit.h"
 
 enum { MAX_LENGTH = 32, END_OF_DOCUMENT = 0 };
 

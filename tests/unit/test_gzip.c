@@ -1,20 +1,17 @@
 /* Ordinary gzip files read from the middle; damage, lies about the size and garbage are found. */
 #include "data/gzip.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
-
-#include <cmocka.h>
 
 #include "kernels/base/clock.h"
 #include "tests/support/compressed.h"
 #include "tests/support/expect.h"
 #include "tests/support/shards.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 /* Data of a shard with this many tokens. */
 static uint8_t *make_data(int64_t count, size_t *bytes) {

@@ -6,20 +6,15 @@
 #include <string.h>
 
 #include "checkpoints/hf_config.h"
-#include "tests/support/scratch.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
-static char *path;
+static const char *path;
 
 static int set_up(void **state) {
-  *state = scratch_make();
-  path = scratch_path(*state, "config.json");
-  return 0;
-}
-
-static int tear_down(void **state) {
-  free(path);
-  scratch_remove(*state);
+  (void)temp_dir_set_up(state);
+  path = temp_dir_path(*state, "config.json");
   return 0;
 }
 
@@ -65,7 +60,7 @@ static json_t *write_config(const HfConfig *config) {
   Error error = {0};
   json_error_t reason;
   assert_int_equal(hf_config_text(config, &text, &error), STATUS_OK);
-  scratch_write_text(path, text);
+  temp_file_write_text(path, text);
   json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &reason);
   assert_non_null(root);
   free(text);
@@ -113,7 +108,7 @@ static void check_round_trip(const HfConfig *config, const char *type, const cha
     assert_string_equal(json_string_value(json_array_get(architectures, 0)), architecture);
   }
   json_decref(root);
-  if (hf_config_read(path, &got, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(hf_config_read(path, &got, &error), &error);
   check_equal(&got, config);
 }
 
@@ -164,7 +159,7 @@ static void test_numbers_are_short(void **state) {
   HfConfig config = llama();
   config.rope_theta = 10000;
   json_decref(write_config(&config));
-  char *text = scratch_read(path);
+  char *text = temp_file_read_text(path);
   assert_non_null(strstr(text, "\"rms_norm_eps\": 1e-6,"));
   assert_non_null(strstr(text, "\"rope_theta\": 10000.0,"));
   assert_non_null(strstr(text, "\"initializer_range\": 0.1,"));
@@ -175,8 +170,8 @@ static void test_numbers_are_short(void **state) {
 
 static void read_text(const char *text, HfConfig *config) {
   Error error = {0};
-  scratch_write_text(path, text);
-  if (hf_config_read(path, config, &error) != STATUS_OK) fail_msg("%s", error.text);
+  temp_file_write_text(path, text);
+  expect_ok(hf_config_read(path, config, &error), &error);
 }
 
 /* As openai-community/gpt2 has it: no n_inner, no tie_word_embeddings, task settings to pass over. */
@@ -236,20 +231,19 @@ static void test_places_of_rope(void **state) {
 }
 
 static void test_places_of_the_file(void **state) {
+  TempDir *temp = *state;
   HfConfig got;
   Error error = {0};
   const HfConfig config = llama();
   json_decref(write_config(&config));
-  char *weights = scratch_path(*state, "model.safetensors");
-  assert_int_equal(hf_config_read(*state, &got, &error), STATUS_OK);
+  const char *weights = temp_dir_path(temp, "model.safetensors");
+  assert_int_equal(hf_config_read(temp->path, &got, &error), STATUS_OK);
   check_equal(&got, &config);
   assert_int_equal(hf_config_read(weights, &got, &error), STATUS_OK);
   check_equal(&got, &config);
-  char *elsewhere = scratch_path(*state, "missing/model.safetensors");
+  const char *elsewhere = temp_dir_path(temp, "missing/model.safetensors");
   assert_int_equal(hf_config_read(elsewhere, &got, &error), STATUS_NO_INPUT);
   assert_non_null(strstr(error.text, "missing/config.json"));
-  free(elsewhere);
-  free(weights);
 }
 
 /* ---------------------------------------------------------------- refusals */
@@ -308,7 +302,7 @@ static void test_refusals(void **state) {
   for (size_t i = 0; i < sizeof REFUSED / sizeof REFUSED[0]; i++) {
     HfConfig got;
     Error error = {0};
-    scratch_write_text(path, REFUSED[i].text);
+    temp_file_write_text(path, REFUSED[i].text);
     const Status status = hf_config_read(path, &got, &error);
     if (status != REFUSED[i].status || strstr(error.text, REFUSED[i].reason) == NULL ||
         strstr(error.text, path) == NULL) {
@@ -317,7 +311,7 @@ static void test_refusals(void **state) {
   }
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, temp_dir_tear_down)
 
 int main(void) {
   const struct CMUnitTest tests[] = {

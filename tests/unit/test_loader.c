@@ -2,19 +2,16 @@
  * starts; a position in the data is one integer; errors come with the batch that meets them. */
 #include "data/loader.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "kernels/base/file.h"
 #include "kernels/ops.h"
 #include "tests/support/expect.h"
 #include "tests/support/shards.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 #define VOCAB 300
 #define END 299

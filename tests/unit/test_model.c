@@ -5,17 +5,14 @@
 #include <string.h>
 
 #include "tests/support/compare.h"
+#include "tests/support/expect.h"
 #include "tests/support/gpt_case.h"
 #include "tests/support/unit.h"
 
-static void require(Status status, const Error *error) {
-  if (status != STATUS_OK) fail_msg("%s", error->text);
-}
-
 /* Query and key gradients pass through two softmax-scaled products and lose a little more. */
 static double bound_of(const char *name) {
-  const bool query_or_key =
-      strstr(name, "q_proj") != NULL || strstr(name, "k_proj") != NULL || strstr(name, "c_attn.weight") != NULL;
+  const bool query_or_key = strstr(name, "q_proj") != NULL || strstr(name, "k_proj") != NULL ||
+                            strstr(name, "c_attn.weight") != NULL;
   return query_or_key ? 1e-5 : 3e-6;
 }
 
@@ -40,12 +37,12 @@ static void compare(const char *what, const GptCase *test, const GptResult *got,
 static void check_case(const char *what, const GptCase *test, const int (*grids)[2], int count) {
   Error error = {0};
   GptResult expected;
-  require(gpt_case_reference(test, &expected, &error), &error);
+  expect_ok(gpt_case_reference(test, &expected, &error), &error);
   for (int i = 0; i < count; i++) {
     GptResult got;
     char name[128];
     (void)snprintf(name, sizeof name, "%s, ring %d x data %d", what, grids[i][0], grids[i][1]);
-    require(gpt_case_run(test, grids[i][0], grids[i][1], &got, &error), &error);
+    expect_ok(gpt_case_run(test, grids[i][0], grids[i][1], &got, &error), &error);
     compare(name, test, &got, &expected);
     gpt_result_free(&got);
   }
@@ -122,9 +119,9 @@ static void test_recompute(void **state) {
   Error error = {0};
   GptResult kept;
   GptResult recomputed;
-  require(gpt_case_run(&test, 2, 1, &kept, &error), &error);
+  expect_ok(gpt_case_run(&test, 2, 1, &kept, &error), &error);
   test.recompute = true;
-  require(gpt_case_run(&test, 2, 1, &recomputed, &error), &error);
+  expect_ok(gpt_case_run(&test, 2, 1, &recomputed, &error), &error);
   assert_memory_equal(kept.gradient, recomputed.gradient, (size_t)kept.table.total * sizeof(double));
   gpt_result_free(&kept);
   gpt_result_free(&recomputed);
@@ -143,9 +140,9 @@ static void test_error_does_not_grow(void **state) {
   GptResult got;
   double worst[2] = {0};
   const int rings[2] = {1, 16};
-  require(gpt_case_reference(&test, &expected, &error), &error);
+  expect_ok(gpt_case_reference(&test, &expected, &error), &error);
   for (int i = 0; i < 2; i++) {
-    require(gpt_case_run(&test, rings[i], 1, &got, &error), &error);
+    expect_ok(gpt_case_run(&test, rings[i], 1, &got, &error), &error);
     worst[i] = relative_error64(expected.table.total, got.gradient, expected.gradient);
     gpt_result_free(&got);
   }

@@ -1,14 +1,10 @@
 /* GELU, SwiGLU and the additions: every implementation against the float64 equations, gradients against
  * finite differences of them. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "tests/support/ops_check.h"
-
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 static const int64_t counts[] = {0, 1, 7, 16, 17, 33, 100, 257, 1000, 9001};
 #define COUNTS (sizeof counts / sizeof counts[0])

@@ -1,14 +1,10 @@
 /* Products with a weight matrix: every implementation against float64. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "tests/support/ops_check.h"
-
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 typedef struct Sizes {
   int64_t n, inputs, outputs;

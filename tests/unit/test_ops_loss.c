@@ -1,14 +1,10 @@
 /* Cross-entropy: every implementation against the float64 equations, the gradient against finite differences.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "tests/support/ops_check.h"
-
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 /* Rows of logits with their targets. */
 typedef struct Logits {

@@ -1,14 +1,10 @@
 /* LayerNorm and RMSNorm: every implementation against the float64 equations, gradients against finite
  * differences of them. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "tests/support/ops_check.h"
-
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 static const int64_t rows[] = {1, 3, 40, 65};
 static const int64_t columns[] = {1, 2, 7, 16, 17, 33, 64, 100, 257, 1000};

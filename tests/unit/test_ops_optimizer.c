@@ -1,13 +1,9 @@
 /* The sum of squares and AdamW: every implementation against the equations in float64. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "tests/support/ops_check.h"
-
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 static const int64_t counts[] = {0, 1, 7, 17, 33, 100, 257, 1000, 100003};
 #define COUNTS (sizeof counts / sizeof counts[0])

@@ -1,13 +1,9 @@
 /* Embeddings and rotary positions: every implementation against the equations in float64 and beyond. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "tests/support/ops_check.h"
-
-#include <cmocka.h>
+#include "tests/support/unit.h"
 
 /* ---------------------------------------------------------------- embeddings */
 

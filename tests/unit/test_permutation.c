@@ -2,15 +2,11 @@
 #include "data/permutation.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
-
 #include "kernels/base/clock.h"
+#include "tests/support/unit.h"
 
 static void expect_bijection(int64_t count, uint64_t seed, int64_t epoch) {
   const Permutation permutation = permutation_make(seed, epoch, 1024, count);

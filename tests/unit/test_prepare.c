@@ -1,15 +1,11 @@
 /* Preparing text: what is taken, in which order, what is written, and when it is refused. */
 #include "data/prepare.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "data/dataset.h"
 #include "data/loader.h"
@@ -17,6 +13,7 @@
 #include "tests/support/compressed.h"
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 #define END 256
 
@@ -39,7 +36,7 @@ static char *read_split(TempDir *directory, const char *split) {
   const int64_t count = dataset_tokens(dataset);
   int32_t *tokens = malloc((size_t)count * sizeof *tokens);
   char *text = calloc((size_t)count + 1, 1);
-  expect_true(tokens != NULL && text != NULL);
+  assert_true(tokens != NULL && text != NULL);
   expect_ok(dataset_read(dataset, 0, count, tokens, &error), &error);
   for (int64_t i = 0; i < count; i++) text[i] = (char)(tokens[i] == END ? '|' : tokens[i]);
   free(tokens);

@@ -38,7 +38,6 @@ typedef struct Outcome {
 
 static Outcome run_to(const char *out, const char *arguments) {
   char command[4 * PATH_MAX];
-  size_t bytes;
   const char *error = temp_dir_path(&directory, "stderr");
   (void)snprintf(command, sizeof command, "cd '%s' && '%s' %s >'%s' 2>'%s'", directory.path, program,
                  arguments, out, error);
@@ -46,8 +45,8 @@ static Outcome run_to(const char *out, const char *arguments) {
   assert_true(WIFEXITED(status));
   const bool kept = strncmp(out, "/dev/", 5) != 0;
   return (Outcome){.status = WEXITSTATUS(status),
-                   .out = kept ? (char *)temp_file_read(out, &bytes) : NULL,
-                   .error = (char *)temp_file_read(error, &bytes)};
+                   .out = kept ? temp_file_read_text(out) : NULL,
+                   .error = temp_file_read_text(error)};
 }
 
 static Outcome run(const char *arguments) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "checkpoints/checkpoint.h"
+#include "tests/support/expect.h"
 #include "tests/support/grids.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/training.h"
@@ -42,7 +43,7 @@ static void test_resume_is_bit_identical(void **state) {
     const Config resumed =
         resumed_run(directory, &whole, name, steps[i], "parallelism.ring=2", "parallelism.data=1");
     Error error = {0};
-    if (training_run(&resumed, &error) != STATUS_OK) fail_msg("%s", error.text);
+    expect_ok(training_run(&resumed, &error), &error);
     training_same_state(&whole, &resumed, 20);
   }
 }
@@ -81,7 +82,7 @@ static void test_resume_on_another_grid(void **state) {
     (void)snprintf(name, sizeof name, "grid-%d", i);
     const Config resumed = resumed_run(directory, &whole, name, 10, grids[i][0], grids[i][1]);
     Error error = {0};
-    if (training_run(&resumed, &error) != STATUS_OK) fail_msg("%s", error.text);
+    expect_ok(training_run(&resumed, &error), &error);
     check_losses(&whole, &resumed, 10);
     CheckpointManifest expected;
     CheckpointManifest got;

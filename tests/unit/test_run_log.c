@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "kernels/base/file.h"
+#include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 #include "train/progress.h"
@@ -28,7 +29,7 @@ static int setup(void **state) {
   directory = temp_dir_create();
   const char *yaml = temp_dir_path(&directory, "x.yaml"), *run = temp_dir_path(&directory, "runs/a run");
   temp_file_write_text(yaml, "data: {train: shards}\ntrain: {steps: 20}\n");
-  if (config_load(yaml, NULL, 0, &config, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(config_load(yaml, NULL, 0, &config, &error), &error);
   (void)snprintf(config.run.dir, sizeof config.run.dir, "%s", run);
   metrics = temp_dir_path(&directory, "runs/a run/metrics.jsonl");
   return 0;
@@ -40,15 +41,10 @@ static int teardown(void **state) {
   return 0;
 }
 
-static char *read_text(const char *path) {
-  size_t bytes;
-  return (char *)temp_file_read(path, &bytes);
-}
-
 static RunLog *start(int64_t steps_done, FILE *terminal) {
   RunLog *log;
   Error error = {0};
-  if (run_log_open(&config, steps_done, terminal, &log, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(run_log_open(&config, steps_done, terminal, &log, &error), &error);
   return log;
 }
 
@@ -68,7 +64,7 @@ static void write_steps(RunLog *log, int64_t first, int64_t last) {
   for (int64_t step = first; step <= last; step++) {
     const StepRecord record = record_of(step);
     Error error = {0};
-    if (run_log_step(log, &record, &error) != STATUS_OK) fail_msg("%s", error.text);
+    expect_ok(run_log_step(log, &record, &error), &error);
   }
 }
 
@@ -80,7 +76,7 @@ static void write_eval(RunLog *log, int64_t step) {
 
 /* metrics.jsonl is, line by line, one object of each of these steps; a negative step is an evaluation. */
 static void assert_records(const int64_t *steps, size_t count) {
-  char *text = read_text(metrics), *line = text;
+  char *text = temp_file_read_text(metrics), *line = text;
   for (size_t i = 0; i < count; i++) {
     char *end = strchr(line, '\n');
     if (!end) fail_msg("%zu records, expected %zu: %s", i, count, text);
@@ -105,9 +101,9 @@ static void test_new_run(void **state) {
   const char *yaml = temp_dir_path(&directory, "runs/a run/config.yaml");
   Config loaded;
   Error error = {0};
-  if (config_load(yaml, NULL, 0, &loaded, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(config_load(yaml, NULL, 0, &loaded, &error), &error);
   assert_memory_equal(&loaded, &config, sizeof config);
-  char *text = read_text(temp_dir_path(&directory, "runs/a run/log.txt"));
+  char *text = temp_file_read_text(temp_dir_path(&directory, "runs/a run/log.txt"));
   assert_non_null(strstr(text, "Z  hello 7\n"));
   assert_non_null(strstr(text, "Z  step 2/20  loss 2.3000"));
   free(text);
@@ -117,7 +113,7 @@ static void test_record(void **state) {
   (void)state;
   RunLog *log = start(0, NULL);
   write_steps(log, 1, 1);
-  char *text = read_text(metrics);
+  char *text = temp_file_read_text(metrics);
   assert_string_equal(text, "{\"step\":1,\"loss\":1.3,\"lr\":3.3333333333333335e-5,"
                             "\"grad_norm\":3.1415926535897931,\"tokens\":1024,\"sequence_length\":1024,"
                             "\"tokens_per_second\":12345.6,\"step_ms\":83.099999999999994,"
@@ -142,7 +138,7 @@ static void test_numbers(void **state) {
     assert_int_equal(run_log_step(log, &record, &error), STATUS_OK);
   }
   run_log_close(log);
-  char *text = read_text(metrics), *line = text;
+  char *text = temp_file_read_text(metrics), *line = text;
   for (int i = 0; i < COUNT; i++) {
     json_t *record = json_loads(line, JSON_DISABLE_EOF_CHECK, NULL);
     const double loss = json_real_value(json_object_get(record, "loss"));
@@ -161,7 +157,7 @@ static void test_evaluation(void **state) {
   write_steps(log, 1, 1);
   write_eval(log, 1);
   run_log_close(log);
-  char *text = read_text(metrics);
+  char *text = temp_file_read_text(metrics);
   assert_non_null(strstr(text, "\n{\"step\":1,\"eval\":{\"context\":4096,\"windows\":3,\"tokens\":12288,"
                                "\"nll\":0.33333333333333331,\"standard_error\":0.01,\"perplexity\":1.39561"));
   free(text);
@@ -213,7 +209,7 @@ static void test_resume_without_the_last_newline(void **state) {
   RunLog *log = start(0, NULL);
   write_steps(log, 1, 2);
   run_log_close(log);
-  char *text = read_text(metrics);
+  char *text = temp_file_read_text(metrics);
   temp_file_write(metrics, text, strlen(text) - 1);
   free(text);
   log = start(2, NULL);

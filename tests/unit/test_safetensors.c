@@ -13,7 +13,8 @@
 
 #include "checkpoints/safetensors.h"
 #include "tests/support/compare.h"
-#include "tests/support/scratch.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
 #define MEBIBYTE ((size_t)1 << 20)
@@ -24,17 +25,11 @@ enum { SANITIZED = 1 };
 enum { SANITIZED = 0 };
 #endif
 
-static char *path;
+static const char *path;
 
 static int set_up(void **state) {
-  *state = scratch_make();
-  path = scratch_path(*state, "file.safetensors");
-  return 0;
-}
-
-static int tear_down(void **state) {
-  free(path);
-  scratch_remove(*state);
+  (void)temp_dir_set_up(state);
+  path = temp_dir_path(*state, "file.safetensors");
   return 0;
 }
 
@@ -46,7 +41,7 @@ static void write_file(const char *header, size_t header_bytes, const void *data
   memcpy(file, &length, sizeof length);
   memcpy(file + sizeof length, header, header_bytes);
   if (bytes > 0) memcpy(file + sizeof length + header_bytes, data, bytes);
-  scratch_write(path, file, sizeof length + header_bytes + bytes);
+  temp_file_write(path, file, sizeof length + header_bytes + bytes);
   free(file);
 }
 
@@ -56,7 +51,7 @@ static void write_text(const char *header, const void *data, size_t bytes) {
 
 static void open_file(Safetensors *tensors) {
   Error error = {0};
-  if (safetensors_open(path, tensors, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(safetensors_open(path, tensors, &error), &error);
 }
 
 static const SafetensorsEntry *get(const Safetensors *tensors, const char *name) {
@@ -331,11 +326,11 @@ static void test_short_files(void **state) {
   char good[sizeof(uint64_t) + LENGTH] = {LENGTH, 0, 0, 0, 0, 0, 0, 0, '{'};
   memset(good + sizeof(uint64_t) + 1, ' ', LENGTH - 1);
   for (size_t bytes = 0; bytes < sizeof(uint64_t); bytes++) {
-    scratch_write(path, good, bytes);
+    temp_file_write(path, good, bytes);
     check_refused("a few bytes", "truncated");
   }
   for (size_t bytes = sizeof(uint64_t); bytes < sizeof good; bytes++) {
-    scratch_write(path, good, bytes);
+    temp_file_write(path, good, bytes);
     check_refused("a short header", "does not fit");
   }
   Error error = {0};
@@ -432,7 +427,7 @@ static void test_bombs(void **state) {
   (void)state;
   static const uint64_t lengths[] = {UINT64_MAX, (uint64_t)1 << 63, UINT64_MAX - 7, (16U << 20) + 1};
   for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
-    scratch_write(path, &lengths[i], sizeof lengths[i]);
+    temp_file_write(path, &lengths[i], sizeof lengths[i]);
     check_refused_cheaply("a huge length", "not a safetensors file");
   }
   write_large("{\"a\":", "[");
@@ -472,7 +467,7 @@ static void test_most_tensors(void **state) {
   safetensors_close(&tensors);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, temp_dir_tear_down)
 
 int main(void) {
   const struct CMUnitTest tests[] = {

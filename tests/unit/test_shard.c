@@ -1,16 +1,12 @@
 /* One shard in its three forms: what is read, and what every kind of damage says. */
 #include "data/shard.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
-
-#include <cmocka.h>
 
 #include "data/bgzf.h"
 #include "data/little_endian.h"
@@ -20,6 +16,7 @@
 #include "tests/support/expect.h"
 #include "tests/support/shards.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 static const char *const form_names[FORM_COUNT] = {"plain.bin", "bgzf.bin.gz", "gzip.bin.gz"};
 

@@ -1,18 +1,15 @@
 /* Tokenizers: bytes, and GPT-2's byte-pair encoding against values of Hugging Face's tokenizers (0.23.3). */
 #include "data/tokenizer.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "data/utf8.h"
 #include "kernels/base/clock.h"
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unit.h"
 
 /* A small tokenizer: token b is the byte b, token 256 + i is merge i, the last one ends a document. The
  * merges were learned from a few sentences. */

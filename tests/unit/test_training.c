@@ -9,6 +9,7 @@
 #include "kernels/base/memory.h"
 #include "model/params.h"
 #include "tests/support/compare.h"
+#include "tests/support/expect.h"
 #include "tests/support/grids.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/training.h"
@@ -109,7 +110,7 @@ static Perplexity evaluate(const char *directory, const char *ring, const char *
   const Config config = training_config(directory, "eval", overrides);
   EvalTask task = {.config = &config, .context = context, .tokens = tokens};
   Error error = {0};
-  if (grid_run(&config, evaluate_rank, &task, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(grid_run(&config, evaluate_rank, &task, &error), &error);
   return task.result;
 }
 
@@ -215,7 +216,7 @@ static Config poisoned_config(const char *directory, const char *name, char **sh
   const Config config = training_config(directory, run, overrides);
   Error error = {0};
   Config copy = config;
-  if (grid_run(&config, save_poisoned, &copy, &error) != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(grid_run(&config, save_poisoned, &copy, &error), &error);
   return config;
 }
 

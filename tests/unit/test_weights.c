@@ -8,8 +8,9 @@
 #include "checkpoints/safetensors.h"
 #include "checkpoints/weights.h"
 #include "tests/support/checkpoint_case.h"
+#include "tests/support/expect.h"
 #include "tests/support/ranks.h"
-#include "tests/support/scratch.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
 
 enum { EMBEDDING = 6 };
@@ -31,19 +32,9 @@ static const TensorTable untied = {.entries = entries, .size = 3, .total = 18};
 static const float MEMORY[18] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18};
 static const float FILE_DATA[18] = {1, 2, 3, 4, 5, 6, 7, 9, 11, 8, 10, 12, 13, 14, 15, 16, 17, 18};
 
-static int set_up(void **state) {
-  *state = scratch_make();
-  return 0;
-}
-
-static int tear_down(void **state) {
-  scratch_remove(*state);
-  return 0;
-}
-
-/* Writes DIRECTORY/model.safetensors. */
-static void write_model(const char *directory, const char *header, const void *data, size_t bytes) {
-  char *path = scratch_path(directory, "model.safetensors");
+/* Writes model.safetensors in the directory. */
+static void write_model(TempDir *directory, const char *header, const void *data, size_t bytes) {
+  const char *path = temp_dir_path(directory, "model.safetensors");
   const uint64_t length = strlen(header);
   FILE *file = fopen(path, "wbe");
   assert_non_null(file);
@@ -51,7 +42,6 @@ static void write_model(const char *directory, const char *header, const void *d
   assert_int_equal(fwrite(header, 1, length, file), length);
   assert_int_equal(fwrite(data, 1, bytes, file), bytes);
   assert_int_equal(fclose(file), 0);
-  free(path);
 }
 
 typedef struct LoadRun {
@@ -75,7 +65,7 @@ static Status load(const char *path, const TensorTable *table, int ranks, Error 
 static void check_loads(const char *path, const TensorTable *table) {
   for (int ranks = 1; ranks <= 3; ranks++) {
     Error error = {0};
-    if (load(path, table, ranks, &error) != STATUS_OK) fail_msg("%s", error.text);
+    expect_ok(load(path, table, ranks, &error), &error);
   }
 }
 
@@ -90,7 +80,8 @@ static void check_refused(const char *path, const TensorTable *table, Status exp
 /* ---------------------------------------------------------------- own files */
 
 static void test_orientation(void **state) {
-  char *path = scratch_path(*state, "model.safetensors");
+  TempDir *temp = *state;
+  const char *path = temp_dir_path(temp, "model.safetensors");
   ManifestFile file = {0};
   Error error = {0};
   float got[6];
@@ -105,14 +96,14 @@ static void test_orientation(void **state) {
   assert_memory_equal(got, FILE_DATA + 6, sizeof got);
   safetensors_close(&tensors);
   check_loads(path, &tied);
-  check_loads(*state, &tied);
-  free(path);
+  check_loads(temp->path, &tied);
 }
 
 /* Matrices larger than the blocks in which they are turned, and rows longer than a block. */
 static void test_large_transposed(void **state) {
+  TempDir *temp = *state;
   static const int64_t shapes[][2] = {{1200, 700}, {300000, 3}, {3, 300000}, {1, 1}, {524288, 1}};
-  char *path = scratch_path(*state, "model.safetensors");
+  const char *path = temp_dir_path(temp, "model.safetensors");
   for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
     const int64_t outputs = shapes[s][0];
     const int64_t inputs = shapes[s][1];
@@ -142,15 +133,15 @@ static void test_large_transposed(void **state) {
     free(got);
     free(memory);
   }
-  free(path);
 }
 
 /* Of a checkpoint only the model file must be whole. */
 static void test_from_checkpoint(void **state) {
-  case_save_step(*state, 2, 1);
-  char *directory = case_path(*state, 1, "");
-  char *model = case_path(*state, 1, "model.safetensors");
-  char *optimizer = case_path(*state, 1, "optimizer-00000-of-00002.safetensors");
+  const TempDir *temp = *state;
+  case_save_step(temp->path, 2, 1);
+  char *directory = case_path(temp->path, 1, "");
+  char *model = case_path(temp->path, 1, "model.safetensors");
+  char *optimizer = case_path(temp->path, 1, "optimizer-00000-of-00002.safetensors");
   float got[1024];
   uint32_t bits[1024];
   Comm *world = NULL;
@@ -181,20 +172,22 @@ static void test_from_checkpoint(void **state) {
 #define FC ENTRY("transformer.h.0.mlp.c_fc.weight", "F32", "2,3", "24", "48")
 
 static void test_names_without_prefix(void **state) {
-  write_model(*state,
+  TempDir *temp = *state;
+  write_model(temp,
               "{" ENTRY("wte.weight", "F32", "3,2", "0", "24") "," ENTRY("h.0.mlp.c_fc.weight", "F32", "2,3",
                                                                          "24", "48") "}",
               FILE_DATA, 48);
-  check_loads(*state, &tied);
-  write_model(*state, "{" ENTRY("wte.weight", "F32", "3,2", "0", "24") "," FC "}", FILE_DATA, 48);
-  check_loads(*state, &tied);
+  check_loads(temp->path, &tied);
+  write_model(temp, "{" ENTRY("wte.weight", "F32", "3,2", "0", "24") "," FC "}", FILE_DATA, 48);
+  check_loads(temp->path, &tied);
   /* Both names for one tensor are one too many. */
-  write_model(*state, "{" WTE "," FC "," ENTRY("wte.weight", "F32", "3,2", "48", "72") "}", FILE_DATA, 72);
-  check_refused(*state, &tied, STATUS_CONFIG,
+  write_model(temp, "{" WTE "," FC "," ENTRY("wte.weight", "F32", "3,2", "48", "72") "}", FILE_DATA, 72);
+  check_refused(temp->path, &tied, STATUS_CONFIG,
                 "tensor wte.weight, which the model of the configuration lacks");
 }
 
 static void test_half_precision(void **state) {
+  TempDir *temp = *state;
   uint16_t halves[12];
   for (int i = 0; i < 6; i++) {
     uint32_t bits = 0;
@@ -203,68 +196,68 @@ static void test_half_precision(void **state) {
     memcpy(&bits, &FILE_DATA[6 + i], sizeof bits);
     halves[6 + i] = (uint16_t)((((bits >> 23) - 112) << 10) | ((bits >> 13) & 0x3ff));
   }
-  write_model(*state,
+  write_model(temp,
               "{" ENTRY("transformer.wte.weight", "BF16", "3,2", "0",
                         "12") "," ENTRY("transformer.h.0.mlp.c_fc.weight", "F16", "2,3", "12", "24") "}",
               halves, sizeof halves);
-  check_loads(*state, &tied);
-  write_model(*state,
+  check_loads(temp->path, &tied);
+  write_model(temp,
               "{" ENTRY("transformer.wte.weight", "I16", "3,2", "0",
                         "12") "," ENTRY("transformer.h.0.mlp.c_fc.weight", "F16", "2,3", "12", "24") "}",
               halves, sizeof halves);
-  check_refused(*state, &tied, STATUS_CONFIG, "transformer.wte.weight has dtype I16");
+  check_refused(temp->path, &tied, STATUS_CONFIG, "transformer.wte.weight has dtype I16");
 }
 
 static void test_buffers(void **state) {
+  TempDir *temp = *state;
   float data[15];
   memcpy(data, FILE_DATA, 12 * sizeof *data);
   data[12] = data[13] = data[14] = 99;
-  write_model(*state,
+  write_model(temp,
               "{" WTE "," FC "," ENTRY("h.0.attn.bias", "F32", "1,1,1,1", "48", "52") "," ENTRY(
                   "transformer.h.0.attn.masked_bias", "F32", "", "52",
                   "56") "," ENTRY("model.layers.0.self_attn.rotary_emb.inv_freq", "U8", "4", "56", "60") "}",
               data, sizeof data);
-  check_loads(*state, &tied);
-  write_model(*state, "{" WTE "," FC "," ENTRY("h.0.attn.c_attn.bias", "F32", "1", "48", "52") "}", data, 52);
-  check_refused(*state, &tied, STATUS_CONFIG, "h.0.attn.c_attn.bias");
+  check_loads(temp->path, &tied);
+  write_model(temp, "{" WTE "," FC "," ENTRY("h.0.attn.c_attn.bias", "F32", "1", "48", "52") "}", data, 52);
+  check_refused(temp->path, &tied, STATUS_CONFIG, "h.0.attn.c_attn.bias");
 }
 
 static void test_tied_head(void **state) {
+  TempDir *temp = *state;
   float data[18];
   memcpy(data, FILE_DATA, sizeof data);
-  write_model(*state, "{" WTE "," FC "}", data, 48);
-  check_loads(*state, &tied);
-  check_refused(*state, &untied, STATUS_CONFIG, "has no tensor lm_head.weight");
+  write_model(temp, "{" WTE "," FC "}", data, 48);
+  check_loads(temp->path, &tied);
+  check_refused(temp->path, &untied, STATUS_CONFIG, "has no tensor lm_head.weight");
 #define WITH_HEAD "{" WTE "," FC "," ENTRY("lm_head.weight", "F32", "3,2", "48", "72") "}"
-  write_model(*state, WITH_HEAD, data, sizeof data);
-  check_loads(*state, &untied);
-  check_refused(*state, &tied, STATUS_CONFIG, "model.tie_word_embeddings");
+  write_model(temp, WITH_HEAD, data, sizeof data);
+  check_loads(temp->path, &untied);
+  check_refused(temp->path, &tied, STATUS_CONFIG, "model.tie_word_embeddings");
   for (int i = 0; i < EMBEDDING; i++) data[12 + i] = data[i];
-  write_model(*state, WITH_HEAD, data, sizeof data);
-  check_loads(*state, &tied);
+  write_model(temp, WITH_HEAD, data, sizeof data);
+  check_loads(temp->path, &tied);
   data[17] = 7;
-  write_model(*state, WITH_HEAD, data, sizeof data);
-  check_refused(*state, &tied, STATUS_CONFIG, "model.tie_word_embeddings");
+  write_model(temp, WITH_HEAD, data, sizeof data);
+  check_refused(temp->path, &tied, STATUS_CONFIG, "model.tie_word_embeddings");
 }
 
 static void test_not_a_model(void **state) {
-  char *missing = scratch_path(*state, "missing");
-  char *index = scratch_path(*state, "model.safetensors.index.json");
-  char *text = scratch_path(*state, "notes.safetensors");
+  TempDir *temp = *state;
+  const char *missing = temp_dir_path(temp, "missing");
+  const char *index = temp_dir_path(temp, "model.safetensors.index.json");
+  const char *text = temp_dir_path(temp, "notes.safetensors");
   check_refused(missing, &tied, STATUS_NO_INPUT, "missing: cannot be opened");
-  check_refused(*state, &tied, STATUS_NO_INPUT, "model.safetensors: cannot be opened");
-  scratch_write_text(index, "{}");
-  check_refused(*state, &tied, STATUS_NO_INPUT, "split over several files");
-  scratch_write_text(text, "This is not a file of tensors.");
+  check_refused(temp->path, &tied, STATUS_NO_INPUT, "model.safetensors: cannot be opened");
+  temp_file_write_text(index, "{}");
+  check_refused(temp->path, &tied, STATUS_NO_INPUT, "split over several files");
+  temp_file_write_text(text, "This is not a file of tensors.");
   check_refused(text, &tied, STATUS_DATA, "not a safetensors file");
-  write_model(*state, "{" WTE "}", FILE_DATA, 24);
-  check_refused(*state, &tied, STATUS_CONFIG, "has no tensor transformer.h.0.mlp.c_fc.weight");
-  free(text);
-  free(index);
-  free(missing);
+  write_model(temp, "{" WTE "}", FILE_DATA, 24);
+  check_refused(temp->path, &tied, STATUS_CONFIG, "has no tensor transformer.h.0.mlp.c_fc.weight");
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, temp_dir_set_up, temp_dir_tear_down)
 
 int main(void) {
   const struct CMUnitTest tests[] = {
