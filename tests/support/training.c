@@ -66,7 +66,7 @@ static void prepare_shards(const char *directory) {
 }
 
 int training_set_up(void **state) {
-  expect_ok(temp_dir_set_up(state) != 0) return -1;
+  if (temp_dir_set_up(state) != 0) return -1;
   prepare_shards(training_directory(state));
   return 0;
 }
@@ -93,7 +93,7 @@ Config training_config(const char *directory, const char *name, const char *cons
   Error error = {0};
   const Status status = config_load("configs/tiny.yaml", all, count, &config, &error);
   for (int i = 0; i < MOST; i++) free(copies[i]);
-  if (status != STATUS_OK) fail_msg("%s", error.text);
+  expect_ok(status, &error);
   return config;
 }
 
@@ -140,8 +140,7 @@ Metrics training_read_metrics(const Config *config) {
 
 Metrics training_metrics(const Config *config) {
   Error error = {0};
-  if (training_run(config, &error), &error)
-    ;
+  expect_ok(training_run(config, &error), &error);
   return training_read_metrics(config);
 }
 
