@@ -90,7 +90,7 @@ static JsonWriter write_manifest(const CheckpointManifest *manifest, const Manif
   json_write_integer(&root, "version", MANIFEST_VERSION);
   write_time(&root, manifest->time);
   json_write_integer(&root, "step", manifest->step);
-  json_write_integer(&root, "samples", manifest->samples);
+  json_write_integer(&root, "tokens", manifest->tokens);
   json_write_integer(&root, "skipped_steps", manifest->skipped_steps);
   json_write_integer(&root, "skipped_in_a_row", manifest->skipped_in_a_row);
   write_topology(&root, manifest);
@@ -211,7 +211,7 @@ static Status get_numbers(const Reader *reader, const json_t *root, CheckpointMa
   const json_t *model = json_object_get(root, "model");
   TRY(get_time(reader, root, &manifest->time));
   TRY(get_natural(reader, root, "step", &manifest->step));
-  TRY(get_natural(reader, root, "samples", &manifest->samples));
+  TRY(get_natural(reader, root, "tokens", &manifest->tokens));
   TRY(get_natural(reader, root, "skipped_steps", &manifest->skipped_steps));
   TRY(get_natural(reader, root, "skipped_in_a_row", &manifest->skipped_in_a_row));
   TRY(get_natural(reader, topology, "ring", &manifest->ring));

@@ -4,7 +4,7 @@
  * manifest.json, one JSON object:
  *   format, version    "ringgpt checkpoint", 1
  *   time               "2025-01-31T12:00:00Z"
- *   step, samples, skipped_steps, skipped_in_a_row
+ *   step, tokens, skipped_steps, skipped_in_a_row
  *   topology           {ring, data, transport, threads}
  *   model              {parameters, tensors, crc32}
  *   files              [{name, size, crc32}, ...]
@@ -24,7 +24,7 @@
 /* The numbers that a run needs to go on exactly where it was. */
 typedef struct CheckpointManifest {
   int64_t step;             /* steps done, skipped ones included */
-  int64_t samples;          /* the data cursor: samples that all ranks together have taken since the start */
+  int64_t tokens;           /* the data cursor: tokens that all ranks together have taken since the start */
   int64_t skipped_steps;    /* steps that changed nothing because their loss or norm was not finite */
   int64_t skipped_in_a_row; /* the last so many steps were skipped */
   int64_t ring;             /* topology: ranks in a ring */

@@ -18,6 +18,19 @@ Status batches_end_of_document(const Config *config, const char *pattern, int32_
   return STATUS_OK;
 }
 
+Status batches_check_length(const Config *config, const char *pattern, int64_t length, Error *error) {
+  Dataset *dataset = NULL;
+  TRY(dataset_open(pattern, config->model.vocab_size, &dataset, error));
+  const int64_t tokens = dataset_tokens(dataset);
+  dataset_close(dataset);
+  if (tokens > length) return STATUS_OK;
+  return fail(
+      error, STATUS_DATA,
+      "%s: holds %lld tokens, too few for a sequence of %lld and the target of its last token: give more "
+      "text or a shorter length",
+      pattern, (long long)tokens, (long long)length);
+}
+
 Status batches_to_model(const Config *config, Comm *ring, const Batch *batch, Documents *documents,
                         ModelBatch *out, Error *error) {
   *out = (ModelBatch){.sequences = batch->sequences,

@@ -12,6 +12,10 @@
  * beside the shards says; -1: none is known. STATUS_CONFIG when a document mask is asked for without one. */
 Status batches_end_of_document(const Config *config, const char *pattern, int32_t *token, Error *error);
 
+/* Checks that the shards of `pattern` hold at least one sequence of `length` tokens with its last target,
+ * before anything is computed. Fails as dataset_open; STATUS_DATA when they are too short. */
+Status batches_check_length(const Config *config, const char *pattern, int64_t length, Error *error);
+
 /* Describes `batch` to the model. With a document mask, *documents (released by documents_free) holds the
  * starts of all ranks and belongs to *out; without, it stays as it is. Collective over the ring. */
 Status batches_to_model(const Config *config, Comm *ring, const Batch *batch, Documents *documents,

@@ -12,6 +12,7 @@
 #include "train/commands.h"
 #include "train/config.h"
 #include "train/grid.h"
+#include "train/hf_model.h"
 #include "train/perplexity.h"
 #include "train/progress.h"
 
@@ -39,6 +40,9 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   PerplexityTask task = {.pattern = config->data.val,
                          .tokens = config->eval.tokens,
                          .progress = isatty(STDERR_FILENO) != 0 ? show_progress : NULL};
+  char warning[1024];
+  TRY_GOTO(hf_model_check(&config->model, evaluation->checkpoint, warning, sizeof warning, error), done);
+  if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
   TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
   TRY_GOTO(checkpoint_load_weights(evaluation->checkpoint, model_table(model), model_weights(model),
                                    rank->world, error),

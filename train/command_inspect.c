@@ -163,11 +163,11 @@ static Status inspect_tensors(const char *path, Error *error) {
 static void print_manifest(const char *path, const CheckpointManifest *manifest, const HfConfig *model) {
   const time_t seconds = (time_t)manifest->time;
   struct tm utc;
-  char saved[32], samples[COUNT_BYTES];
+  char saved[32], tokens[COUNT_BYTES];
   (void)strftime(saved, sizeof saved, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
-  progress_count(manifest->samples, samples, sizeof samples);
+  progress_count(manifest->tokens, tokens, sizeof tokens);
   (void)printf("%s: whole checkpoint, saved %s\n", path, saved);
-  (void)printf("  step %lld, %s sequences drawn, %lld steps skipped\n", (long long)manifest->step, samples,
+  (void)printf("  step %lld, %s tokens seen, %lld steps skipped\n", (long long)manifest->step, tokens,
                (long long)manifest->skipped_steps);
   (void)printf("  ring %lld x data %lld, transport %s, threads of a rank: %lld\n", (long long)manifest->ring,
                (long long)manifest->data, manifest->transport, (long long)manifest->threads);

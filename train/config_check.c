@@ -141,6 +141,14 @@ static Status check_scheduler(const Config *config, const char *source, Error *e
   return STATUS_OK;
 }
 
+static Status check_grid(const ParallelismConfig *grid, const char *source, Error *error) {
+  enum { MOST_RANKS = 65536 };
+  if (grid->ring * grid->data <= MOST_RANKS) return STATUS_OK;
+  return fail(error, STATUS_CONFIG,
+              "%s: parallelism.ring (%" PRId64 ") x parallelism.data (%" PRId64 ") is more than %d ranks",
+              source, grid->ring, grid->data, MOST_RANKS);
+}
+
 Status config_check(const Config *config, const char *source, Error *error) {
   TRY(check_heads(&config->model, source, error));
   TRY(check_family(&config->model, source, error));
@@ -148,6 +156,7 @@ Status config_check(const Config *config, const char *source, Error *error) {
   TRY(check_data(config, source, error));
   TRY(check_batches(config, source, error));
   TRY(check_sequence_schedule(&config->train, source, error));
+  TRY(check_grid(&config->parallelism, source, error));
   return check_scheduler(config, source, error);
 }
 

@@ -9,7 +9,8 @@
 
 #include "kernels/base/memory.h"
 
-/* Enough for the buffers that attention kernels keep on the stack, on every rank alike. */
+/* Room for what attention keeps on the stack, whatever the limit of the shell. OpenMP's further threads take
+ * that limit (or OMP_STACKSIZE); they need 256 KiB. */
 #define RANK_STACK_BYTES ((size_t)16 << 20)
 
 typedef struct RankThread {
@@ -84,11 +85,19 @@ static Status join_ranks(RankThread *ranks, int count, Error *error) {
   return status;
 }
 
+static Status check_threads(const Config *config, Error *error) {
+  const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
+  if (config->parallelism.threads <= cores) return STATUS_OK;
+  return fail(error, STATUS_CONFIG, "parallelism.threads=%lld: this machine has %lld cores",
+              (long long)config->parallelism.threads, (long long)cores);
+}
+
 Status grid_run(const Config *config, RankMain rank_main, void *context, Error *error) {
   const int count = (int)config_ranks(config);
   Status status = STATUS_OK;
   void *ranks_memory = NULL;
   void *comms_memory = NULL;
+  TRY_GOTO(check_threads(config, error), done);
   TRY_GOTO(memory_alloc((size_t)count, sizeof(RankThread), "ranks", &ranks_memory, error), done);
   TRY_GOTO(memory_alloc((size_t)count, sizeof(Comm *), "ranks", &comms_memory, error), done);
   RankThread *ranks = ranks_memory;

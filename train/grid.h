@@ -24,7 +24,8 @@ typedef Status (*RankMain)(Rank *rank, void *context, Error *error);
 
 /* Runs rank_main on every rank of the configured grid, each in a thread of its own (local transport), and
  * waits for all. A rank that fails takes the others with it; the failure that came first is reported, with
- * the number of its rank where there are several. */
+ * the number of its rank unless rank 0 failed itself. STATUS_CONFIG when a rank is to have more threads than
+ * the machine has cores: OpenMP would end the process where it cannot start them. */
 Status grid_run(const Config *config, RankMain rank_main, void *context, Error *error);
 
 #endif

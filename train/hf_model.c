@@ -1,10 +1,12 @@
 /* A model's configuration in the words of Hugging Face's config.json. */
 #include "train/hf_model.h"
 
+#include <stdio.h>
+
 #include "checkpoints/hf_config.h"
 
-Status hf_model_text(const ModelConfig *model, int32_t end_of_document, char **out, Error *error) {
-  const HfConfig config = {
+static HfConfig hf_model_config(const ModelConfig *model, int32_t end_of_document) {
+  return (HfConfig){
       .vocab_size = model->vocab_size,
       .hidden_size = model->hidden_size,
       .num_hidden_layers = model->num_hidden_layers,
@@ -23,5 +25,42 @@ Status hf_model_text(const ModelConfig *model, int32_t end_of_document, char **o
       .sliding_window = model->sliding_window,
       .eos_token_id = end_of_document,
   };
+}
+
+Status hf_model_text(const ModelConfig *model, int32_t end_of_document, char **out, Error *error) {
+  const HfConfig config = hf_model_config(model, end_of_document);
   return hf_config_text(&config, out, error);
+}
+
+static Status differs(const char *path, const char *key, double theirs, double ours, Error *error) {
+  if (theirs == ours) return STATUS_OK;
+  return fail(error, STATUS_CONFIG, "%s: its model has %s %.9g, the configuration has %.9g", path, key,
+              theirs, ours);
+}
+
+Status hf_model_check(const ModelConfig *model, const char *path, char *warning, size_t bytes, Error *error) {
+  const HfConfig ours = hf_model_config(model, -1);
+  HfConfig theirs;
+  Error missing = {0};
+  warning[0] = '\0';
+  const Status status = hf_config_read(path, &theirs, &missing);
+  if (status == STATUS_NO_INPUT) return STATUS_OK;
+  if (status != STATUS_OK) return fail(error, status, "%s", missing.text);
+  TRY(differs(path, "num_attention_heads", (double)theirs.num_attention_heads,
+              (double)ours.num_attention_heads, error));
+  TRY(differs(path, "num_key_value_heads", (double)theirs.num_key_value_heads,
+              (double)ours.num_key_value_heads, error));
+  TRY(differs(path, "norm_eps", theirs.norm_eps, ours.norm_eps, error));
+  if (theirs.position != ours.position || theirs.norm != ours.norm || theirs.activation != ours.activation) {
+    return fail(error, STATUS_CONFIG, "%s: its model is of another family (position, norm or activation)",
+                path);
+  }
+  if ((ours.position == HF_POSITION_ROPE && theirs.rope_theta != ours.rope_theta) ||
+      theirs.sliding_window != ours.sliding_window) {
+    (void)snprintf(warning, bytes,
+                   "%s: trained with rope_theta %.9g and sliding_window %lld, computed with %.9g and %lld",
+                   path, theirs.rope_theta, (long long)theirs.sliding_window, ours.rope_theta,
+                   (long long)ours.sliding_window);
+  }
+  return STATUS_OK;
 }

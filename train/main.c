@@ -1,5 +1,4 @@
 /* The program: finds the command, runs it, prints its error and returns its status. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -74,9 +73,8 @@ static Status run(int argc, char **argv, Error *error) {
 int main(int argc, char **argv) {
   Error error = {0};
   Status status = run(argc, argv, &error);
-  errno = 0;
   if ((fflush(stdout) != 0 || ferror(stdout)) && status == STATUS_OK)
-    status = fail_errno(&error, STATUS_IO, errno, "standard output cannot be written");
+    status = fail(&error, STATUS_IO, "standard output cannot be written");
   if (status != STATUS_OK) (void)fprintf(stderr, "ringgpt: %s\n", error.text);
   return (int)status;
 }

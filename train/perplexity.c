@@ -107,8 +107,8 @@ Status perplexity_run(const Config *config, const Rank *rank, Model *model, cons
   Loader *loader = NULL;
   void *nll = NULL;
   *result = (Perplexity){.context = task->context};
-  TRY_GOTO(memory_alloc((size_t)layout.local_length, sizeof(float), "losses", &nll, error), done);
   TRY_GOTO(loader_open(&options, &loader, error), done);
+  TRY_GOTO(memory_alloc((size_t)layout.local_length, sizeof(float), "losses", &nll, error), done);
   result->windows = window_count(task, loader_samples(loader));
   /* Rings take turns at the windows; nothing joins them before the sums. */
   for (int64_t w = rank->data_rank; w < result->windows; w += rank->data_size) {

@@ -1,5 +1,6 @@
 /* The sum of gradients over all ranks, started for each group of parameters as soon as the backward pass has
- * completed it, so that it runs beside the layers still to come. */
+ * completed it: a transport that works in the background sums while the layers still to come are computed.
+ * The local transport sums in the call of the rank that comes last, and the others go on. */
 #ifndef RINGGPT_TRAIN_REDUCTION_H
 #define RINGGPT_TRAIN_REDUCTION_H
 

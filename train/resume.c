@@ -30,7 +30,7 @@ static Status save(Trainer *trainer, const char *model_config, const char *run_c
   const TensorTable *table = model_table(trainer->model);
   Comm *world = trainer->rank->world;
   CheckpointManifest manifest = {.step = progress->step,
-                                 .samples = progress->samples,
+                                 .tokens = progress->tokens,
                                  .skipped_steps = progress->skipped,
                                  .skipped_in_a_row = progress->skipped_in_a_row,
                                  .ring = config->parallelism.ring,
@@ -108,9 +108,12 @@ static Status load(Trainer *trainer, const Checkpoint *checkpoint, Error *error)
                                    .moments_end = table->total,
                                    .m = trainer->optimizer.m,
                                    .v = trainer->optimizer.v};
+  char warning[1024];
+  TRY(hf_model_check(&trainer->config->model, checkpoint->path, warning, sizeof warning, error));
+  if (warning[0] != '\0' && trainer->rank->world->rank == 0) warn(trainer, warning);
   TRY(checkpoint_load(checkpoint, &target, trainer->rank->world, error));
   trainer->progress = (Progress){.step = checkpoint->manifest.step,
-                                 .samples = checkpoint->manifest.samples,
+                                 .tokens = checkpoint->manifest.tokens,
                                  .skipped = checkpoint->manifest.skipped_steps,
                                  .skipped_in_a_row = checkpoint->manifest.skipped_in_a_row};
   return STATUS_OK;
@@ -122,8 +125,8 @@ static void report(const Trainer *trainer, const Checkpoint *checkpoint) {
   const ParallelismConfig *now = &trainer->config->parallelism;
   const bool same = manifest->ring == now->ring && manifest->data == now->data &&
                     manifest->threads == trainer->rank->device->threads;
-  run_log_message(trainer->log, "resumed from %s: step %lld, sample %lld", checkpoint->path,
-                  (long long)manifest->step, (long long)manifest->samples);
+  run_log_message(trainer->log, "resumed from %s: step %lld, token %lld", checkpoint->path,
+                  (long long)manifest->step, (long long)manifest->tokens);
   if (same) return;
   run_log_message(trainer->log,
                   "the checkpoint is from another grid (ring %lld, data %lld, %lld threads a rank): the run "
@@ -140,8 +143,11 @@ Status trainer_restore(Trainer *trainer, Error *error) {
     params_init(model_table(trainer->model), (uint64_t)trainer->config->run.seed,
                 model_weights(trainer->model));
   }
-  if (trainer->rank->world->rank != 0) return STATUS_OK;
-  TRY(run_log_open(trainer->config, trainer->progress.step, stdout, &trainer->log, error));
-  if (checkpoint.path[0] != '\0') report(trainer, &checkpoint);
-  return STATUS_OK;
+  Comm *world = trainer->rank->world;
+  if (world->rank == 0) {
+    TRY(run_log_open(trainer->config, trainer->progress.step, stdout, &trainer->log, error));
+    if (checkpoint.path[0] != '\0') report(trainer, &checkpoint);
+    trainer->evaluated = run_log_evaluations(trainer->log);
+  }
+  return comm_broadcast(world, 0, &trainer->evaluated, sizeof trainer->evaluated, error);
 }

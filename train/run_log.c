@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -24,11 +25,12 @@ struct RunLog {
   int64_t every; /* logging.every */
   int64_t steps; /* of the whole run */
   int64_t steps_done;
-  double step_ms; /* average over the last steps, newer ones weighing more; 0: none yet */
-  FILE *terminal; /* NULL: none */
-  bool bar;       /* the terminal shows the bar */
-  FILE *text;     /* log.txt, locked */
-  int metrics;    /* metrics.jsonl, for appending */
+  int64_t evaluations; /* records of evaluations at the step the run went on from */
+  double step_ms;      /* average over the last steps, newer ones weighing more; 0: none yet */
+  FILE *terminal;      /* NULL: none */
+  bool bar;            /* the terminal shows the bar */
+  FILE *text;          /* log.txt, locked */
+  int metrics;         /* metrics.jsonl, for appending */
   off_t metrics_bytes;
   char metrics_path[PATH_MAX];
 };
@@ -63,23 +65,27 @@ static Status write_config(const Config *config, Error *error) {
   return status;
 }
 
-/* Whether a line of metrics.jsonl is a whole record of a step up to steps_done. */
-static bool is_kept(const char *line, size_t length, int64_t steps_done) {
+/* Whether a line of metrics.jsonl is a whole record of a step up to steps_done; counts the evaluations of
+ * that last step. */
+static bool is_kept(RunLog *log, const char *line, size_t length) {
   json_t *record = json_loadb(line, length, 0, NULL);
   const json_t *step = json_object_get(record, "step");
-  const bool kept = json_is_integer(step) && json_integer_value(step) <= steps_done;
+  const bool kept = json_is_integer(step) && json_integer_value(step) <= log->steps_done;
+  if (kept && json_integer_value(step) == log->steps_done && json_object_get(record, "eval") != NULL) {
+    log->evaluations += 1;
+  }
   json_decref(record);
   return kept;
 }
 
 /* Copies the lines to keep from `source`. */
-static Status copy_lines(FILE *source, int64_t steps_done, const File *target, Error *error) {
+static Status copy_lines(RunLog *log, FILE *source, const File *target, Error *error) {
   char *line = NULL;
   size_t capacity = 0;
   ssize_t length;
   Status status = STATUS_OK;
   while ((length = getline(&line, &capacity, source)) >= 0) {
-    if (!is_kept(line, (size_t)length, steps_done)) continue;
+    if (!is_kept(log, line, (size_t)length)) continue;
     /* A crash may have cut off the end of the last line. */
     const bool ended = line[length - 1] == '\n';
     TRY_GOTO(file_write_all(target, line, (size_t)length, error), done);
@@ -91,13 +97,13 @@ done:
 }
 
 /* Writes the file `to` with the lines to keep of the file `from`, which need not be there. */
-static Status copy_kept(const char *from, int64_t steps_done, const char *to, Error *error) {
+static Status copy_kept(RunLog *log, const char *from, const char *to, Error *error) {
   FILE *source = fopen(from, "re");
   if (!source && errno != ENOENT) return fail_errno(error, STATUS_IO, errno, "%s: cannot be read", from);
   File target = FILE_CLOSED;
   Status status = STATUS_OK;
   TRY_GOTO(file_create(to, &target, error), done);
-  if (source) TRY_GOTO(copy_lines(source, steps_done, &target, error), done);
+  if (source) TRY_GOTO(copy_lines(log, source, &target, error), done);
   if (source && !feof(source))
     TRY_GOTO(fail_errno(error, STATUS_IO, errno, "%s: cannot be read", from), done);
   status = file_sync_close(&target, error);
@@ -108,11 +114,11 @@ done:
 }
 
 /* Drops the records of steps that are done again, in one rename, and opens the file for appending. */
-static Status open_metrics(RunLog *log, const char *directory, int64_t steps_done, Error *error) {
+static Status open_metrics(RunLog *log, const char *directory, Error *error) {
   char temporary[PATH_MAX];
   TRY(join(directory, "metrics.jsonl", log->metrics_path, error));
   TRY(join(directory, "metrics.jsonl.tmp", temporary, error));
-  TRY(copy_kept(log->metrics_path, steps_done, temporary, error));
+  TRY(copy_kept(log, log->metrics_path, temporary, error));
   TRY(file_rename(temporary, log->metrics_path, error));
   TRY(file_sync_directory(directory, error));
   log->metrics = open(log->metrics_path, O_WRONLY | O_APPEND | O_CLOEXEC);
@@ -136,7 +142,7 @@ Status run_log_open(const Config *config, int64_t steps_done, FILE *terminal, Ru
   TRY_GOTO(file_make_directory(config->run.dir, error), failed);
   TRY_GOTO(open_text(log, config->run.dir, error), failed);
   TRY_GOTO(write_config(config, error), failed);
-  TRY_GOTO(open_metrics(log, config->run.dir, steps_done, error), failed);
+  TRY_GOTO(open_metrics(log, config->run.dir, error), failed);
   *out = log;
   return STATUS_OK;
 
@@ -277,10 +283,18 @@ Status run_log_eval(RunLog *log, const EvalRecord *record, Error *error) {
   return append_record(log, object, whole, error);
 }
 
+int64_t run_log_evaluations(const RunLog *log) {
+  return log ? log->evaluations : 0;
+}
+
 void run_log_close(RunLog *log) {
   if (!log) return;
   if (log->bar && log->steps_done > 0) (void)fprintf(log->terminal, "\n");
-  if (log->terminal) (void)fflush(log->terminal);
+  if (log->terminal && (fflush(log->terminal) != 0 || ferror(log->terminal))) {
+    /* What could not be shown is not worth the run's exit code. */
+    __fpurge(log->terminal);
+    clearerr(log->terminal);
+  }
   if (log->text) (void)fclose(log->text);
   if (log->metrics >= 0) (void)close(log->metrics);
   free(log);

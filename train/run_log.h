@@ -58,6 +58,9 @@ Status run_log_step(RunLog *log, const StepRecord *record, Error *error);
 /* Likewise an evaluation. */
 Status run_log_eval(RunLog *log, const EvalRecord *record, Error *error);
 
+/* How many evaluations metrics.jsonl already held at the step that the run went on from. */
+int64_t run_log_evaluations(const RunLog *log);
+
 /* Shows and logs one line of text. */
 void run_log_message(RunLog *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -24,7 +24,9 @@ static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *e
       .ring_size = trainer->rank->ring->size,
       .data_rank = trainer->rank->data_rank,
       .data_size = trainer->rank->data_size,
-      .first_sample = trainer->progress.samples,
+      /* Tokens of a step are the same in every stage, so this divides without a rest unless a resumed run was
+       * given other lengths; then it goes on with the sequence that holds the next token. */
+      .first_sample = trainer->progress.tokens / stage->sequence_length,
       .shuffle = config->data.shuffle,
       .seed = (uint64_t)config->run.seed,
       .read_ahead = (int)config->data.read_ahead,
@@ -76,7 +78,7 @@ static Status accumulate(Trainer *trainer, StepSums *sums, Error *error) {
 
 /* Updates the weights unless the loss or the gradient is not finite. All ranks see the same reduced numbers,
  * so they decide alike. Returns whether the update was made. */
-static bool update(Trainer *trainer, double loss, double scale, double grad_norm) {
+static bool update(Trainer *trainer, double loss, double scale, double grad_norm, double learning_rate) {
   Progress *progress = &trainer->progress;
   if (!isfinite(loss) || !isfinite(grad_norm)) {
     progress->skipped += 1;
@@ -84,8 +86,7 @@ static bool update(Trainer *trainer, double loss, double scale, double grad_norm
     return false;
   }
   progress->skipped_in_a_row = 0;
-  optimizer_step(&trainer->optimizer, model_gradients(trainer->model), scale, grad_norm,
-                 schedule_learning_rate(trainer->config, progress->step),
+  optimizer_step(&trainer->optimizer, model_gradients(trainer->model), scale, grad_norm, learning_rate,
                  progress->step - progress->skipped + 1, model_weights(trainer->model));
   return true;
 }
@@ -93,15 +94,6 @@ static bool update(Trainer *trainer, double loss, double scale, double grad_norm
 /* Seconds this rank has waited for others so far. */
 static double waited(const Trainer *trainer) {
   return model_waited(trainer->model) + trainer->reduction.waited;
-}
-
-/* A log that cannot be written is no reason to lose the run. */
-static void record(Trainer *trainer, const StepRecord *step) {
-  Error error = {0};
-  if (run_log_step(trainer->log, step, &error) != STATUS_OK) {
-    run_log_message(trainer->log, "warning: step %lld is not recorded: %s", (long long)step->step,
-                    error.text);
-  }
 }
 
 Status trainer_step(Trainer *trainer, Error *error) {
@@ -114,10 +106,10 @@ Status trainer_step(Trainer *trainer, Error *error) {
   const double scale = 1.0 / sums.targets;
   const double grad_norm = optimizer_grad_norm(&trainer->optimizer, model_gradients(trainer->model), scale);
   const double learning_rate = schedule_learning_rate(trainer->config, progress->step);
-  const bool skipped = !update(trainer, sums.nll * scale, scale, grad_norm);
+  const bool skipped = !update(trainer, sums.nll * scale, scale, grad_norm, learning_rate);
   TRY(device_check(trainer->rank->device, error));
   progress->step += 1;
-  progress->samples += trainer->stage.global_batch_size;
+  progress->tokens += schedule_step_tokens(trainer->config);
   trainer->stopping = sums.stops > 0.0;
   const double seconds = clock_seconds() - begin;
   const double tokens = (double)schedule_step_tokens(trainer->config);
@@ -126,14 +118,15 @@ Status trainer_step(Trainer *trainer, Error *error) {
       .loss = sums.nll * scale,
       .learning_rate = learning_rate,
       .grad_norm = grad_norm,
-      .tokens = progress->step * schedule_step_tokens(trainer->config),
+      .tokens = progress->tokens,
       .sequence_length = trainer->stage.sequence_length,
       .tokens_per_second = tokens / seconds,
       .step_ms = 1e3 * seconds,
       .exposed_comm_ms = 1e3 * (waited(trainer) - waited_before),
       .skipped = skipped,
   };
-  record(trainer, &step);
+  Error unrecorded = {0};
+  if (run_log_step(trainer->log, &step, &unrecorded) != STATUS_OK) trainer_unrecorded(trainer, &unrecorded);
   if (progress->skipped_in_a_row < TRAINER_MOST_SKIPS) return STATUS_OK;
   return fail(error, STATUS_CONFIG,
               "the loss or its gradient was not finite in %d steps in a row, up to step %lld: lower "

@@ -14,13 +14,15 @@ struct StopWatch {
   sigset_t signals;  /* those watched, and SIGUSR2, which ends the watch */
   sigset_t previous; /* the mask before */
   atomic_bool requested;
+  atomic_bool ending; /* SIGUSR2 came from stop_watch_end; from elsewhere it means nothing */
 };
 
 static void *watch_signals(void *context) {
   StopWatch *watch = context;
   for (;;) {
     int signal_number = 0;
-    if (sigwait(&watch->signals, &signal_number) != 0 || signal_number == SIGUSR2) return NULL;
+    if (sigwait(&watch->signals, &signal_number) != 0 || atomic_load(&watch->ending)) return NULL;
+    if (signal_number == SIGUSR2) continue;
     if (atomic_exchange(&watch->requested, true)) {
       /* The second time the person means it: die of this signal, as without a watch. */
       sigset_t one;
@@ -39,6 +41,7 @@ Status stop_watch_start(StopWatch **out, Error *error) {
   TRY(memory_alloc(1, sizeof(StopWatch), "signal watch", &memory, error));
   StopWatch *watch = memory;
   atomic_init(&watch->requested, false);
+  atomic_init(&watch->ending, false);
   sigemptyset(&watch->signals);
   sigaddset(&watch->signals, SIGTERM);
   sigaddset(&watch->signals, SIGINT);
@@ -60,6 +63,7 @@ bool stop_requested(StopWatch *watch) {
 
 void stop_watch_end(StopWatch *watch) {
   if (watch == NULL) return;
+  atomic_store(&watch->ending, true);
   (void)pthread_kill(watch->thread, SIGUSR2);
   (void)pthread_join(watch->thread, NULL);
   (void)pthread_sigmask(SIG_SETMASK, &watch->previous, NULL);

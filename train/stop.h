@@ -1,5 +1,5 @@
 /* Stopping a run by a signal: SIGTERM and SIGINT ask for a stop at the end of the step; a second one ends the
- * program at once. */
+ * program at once. SIGUSR2, which ends the watch, is ignored when it comes from outside. */
 #ifndef RINGGPT_TRAIN_STOP_H
 #define RINGGPT_TRAIN_STOP_H
 

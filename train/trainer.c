@@ -1,6 +1,8 @@
 /* Training: the life of one rank's trainer and the loop over steps. */
 #include "train/trainer.h"
 
+#include <string.h>
+
 #include "train/batches.h"
 #include "train/perplexity.h"
 
@@ -32,6 +34,25 @@ static void destroy(Trainer *trainer) {
   run_log_close(trainer->log);
 }
 
+void trainer_unrecorded(Trainer *trainer, const Error *error) {
+  run_log_message(trainer->log, "warning: a record of step %lld is lost: %s",
+                  (long long)trainer->progress.step, error->text);
+}
+
+/* ---------------------------------------------------------------- before the first step */
+
+/* What would end the run later is found now: shards too short for a stage of the schedule or for a context.
+ */
+static Status check_data(const Config *config, Error *error) {
+  TRY(batches_check_length(config, config->data.train, config->train.sequence_length, error));
+  for (int64_t i = 0; config->eval.every > 0 && i < config->eval.contexts.count; i++) {
+    TRY(batches_check_length(config, config->data.val, config->eval.contexts.values[i], error));
+  }
+  return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- evaluation */
+
 static Status evaluate_context(Trainer *trainer, int64_t context, Error *error) {
   const Config *config = trainer->config;
   PerplexityTask task = {.pattern = config->data.val, .context = context, .tokens = config->eval.tokens};
@@ -44,17 +65,33 @@ static Status evaluate_context(Trainer *trainer, int64_t context, Error *error) 
                              .tokens = result.total.tokens,
                              .nll = perplexity_mean(&result.total),
                              .standard_error = perplexity_standard_error(&result.total)};
-  return run_log_eval(trainer->log, &record, error);
-}
-
-static Status evaluate(Trainer *trainer, Error *error) {
-  const IntegerList *contexts = &trainer->config->eval.contexts;
-  for (int64_t i = 0; i < contexts->count; i++) TRY(evaluate_context(trainer, contexts->values[i], error));
+  Error unrecorded = {0};
+  if (run_log_eval(trainer->log, &record, &unrecorded) != STATUS_OK) trainer_unrecorded(trainer, &unrecorded);
   return STATUS_OK;
 }
 
+/* Evaluates at the contexts from number `first` on; a signal ends it behind the context at hand. */
+static Status evaluate(Trainer *trainer, int64_t first, Error *error) {
+  const IntegerList *contexts = &trainer->config->eval.contexts;
+  for (int64_t i = first; i < contexts->count && !trainer->stopping; i++) {
+    TRY(evaluate_context(trainer, contexts->values[i], error));
+    int64_t stops = stop_requested(trainer->stop) ? 1 : 0;
+    TRY(comm_all_reduce(trainer->rank->world, COMM_I64, COMM_MAX, &stops, 1, error));
+    trainer->stopping = stops > 0 && i + 1 < contexts->count;
+  }
+  return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- the loop */
+
 static bool due(int64_t every, int64_t step) {
   return every > 0 && step % every == 0;
+}
+
+static bool evaluation_due(const Trainer *trainer) {
+  const int64_t every = trainer->config->eval.every;
+  const int64_t step = trainer->progress.step;
+  return due(every, step) || (every > 0 && step == trainer->config->train.steps);
 }
 
 /* A save in the middle of a run that the file system refuses is not the end of it: the state is in memory,
@@ -69,25 +106,42 @@ static Status save_and_go_on(Trainer *trainer, Error *error) {
   return STATUS_OK;
 }
 
-static Status train(Trainer *trainer, Error *error) {
+static Status stopped(const Trainer *trainer, Error *error) {
+  const bool automatic = strcmp(trainer->config->checkpoint.resume, "auto") == 0;
+  return fail(error, STATUS_STOPPED,
+              "stopped by a signal after step %lld of %lld; the same command goes on%s",
+              (long long)trainer->progress.step, (long long)trainer->config->train.steps,
+              automatic ? "" : " with checkpoint.resume=auto");
+}
+
+/* Saves and evaluates behind a step, in this order: an evaluation that fails costs nothing. */
+static Status finish_step(Trainer *trainer, Error *error) {
   const Config *config = trainer->config;
-  const Progress *progress = &trainer->progress;
-  while (progress->step < config->train.steps) {
+  const int64_t step = trainer->progress.step;
+  const bool last = step == config->train.steps;
+  const bool save = last || trainer->stopping;
+  if (save) {
+    TRY(trainer_save(trainer, error));
+  } else if (due(config->checkpoint.every, step)) {
+    TRY(save_and_go_on(trainer, error));
+  }
+  if (!evaluation_due(trainer)) return last || !trainer->stopping ? STATUS_OK : stopped(trainer, error);
+  if (trainer->stopping) return stopped(trainer, error);
+  TRY(evaluate(trainer, 0, error));
+  if (!trainer->stopping) return STATUS_OK;
+  if (!save) TRY(trainer_save(trainer, error));
+  return stopped(trainer, error);
+}
+
+static Status train(Trainer *trainer, Error *error) {
+  /* An evaluation that a stop cut off is made up for. */
+  if (trainer->progress.step > 0 && evaluation_due(trainer)) {
+    TRY(evaluate(trainer, trainer->evaluated, error));
+    if (trainer->stopping) return stopped(trainer, error);
+  }
+  while (trainer->progress.step < trainer->config->train.steps) {
     TRY(trainer_step(trainer, error));
-    const bool last = progress->step == config->train.steps;
-    if (config->eval.every > 0 && (last || due(config->eval.every, progress->step)) && !trainer->stopping) {
-      TRY(evaluate(trainer, error));
-    }
-    if (last || trainer->stopping) {
-      TRY(trainer_save(trainer, error));
-    } else if (due(config->checkpoint.every, progress->step)) {
-      TRY(save_and_go_on(trainer, error));
-    }
-    if (trainer->stopping && !last) {
-      return fail(error, STATUS_STOPPED,
-                  "stopped by a signal after step %lld of %lld; the same command goes on",
-                  (long long)progress->step, (long long)config->train.steps);
-    }
+    TRY(finish_step(trainer, error));
   }
   return STATUS_OK;
 }
@@ -98,6 +152,7 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   Status status = STATUS_OK;
   TRY_GOTO(batches_end_of_document(given->config, given->config->data.train, &trainer.end_of_document, error),
            done);
+  TRY_GOTO(check_data(given->config, error), done);
   TRY_GOTO(create_models(&trainer, error), done);
   TRY_GOTO(trainer_restore(&trainer, error), done);
   run_log_message(trainer.log, "ring %d x data %d, %s; %lld parameters", rank->ring->size, rank->data_size,

@@ -23,7 +23,7 @@
 /* Where a run stands; a checkpoint keeps all of it. */
 typedef struct Progress {
   int64_t step;             /* steps done, skipped ones included */
-  int64_t samples;          /* sequences drawn by all ranks: the position in the data */
+  int64_t tokens;           /* trained on by all ranks: the position in the data */
   int64_t skipped;          /* steps that changed nothing */
   int64_t skipped_in_a_row; /* the last so many steps were skipped */
 } Progress;
@@ -41,7 +41,8 @@ typedef struct Trainer {
   SequenceStage stage; /* what the loader is open for */
   int32_t end_of_document;
   Progress progress;
-  bool stopping; /* a signal came; all ranks know */
+  int64_t evaluated; /* contexts already evaluated at the step the run goes on from */
+  bool stopping;     /* a signal came; all ranks know */
 } Trainer;
 
 /* What the command hands to every rank. */
@@ -54,6 +55,9 @@ typedef struct TrainerStart {
  * grid_run. STATUS_STOPPED after a signal, with a checkpoint of the last step; STATUS_CONFIG when
  * TRAINER_MOST_SKIPS steps in a row had no finite loss or gradient. */
 Status trainer_run(Rank *rank, void *start, Error *error);
+
+/* trainer.c: says that a record could not be written, and goes on: a log is no reason to lose a run. */
+void trainer_unrecorded(Trainer *trainer, const Error *error);
 
 /* step.c: one step, from the batches to the updated weights and the record of it. Collective. */
 Status trainer_step(Trainer *trainer, Error *error);

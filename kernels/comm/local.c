@@ -439,9 +439,14 @@ static Status local_split(Comm *comm, int color, Comm **out, Error *error) {
   CommRequest request = {0};
   TRY(local_post(comm, (LocalSignature){.kind = LOCAL_SPLIT}, &place, &place, &request, error));
   TRY(local_wait(comm, &request, error));
-  *out = place.group == NULL ? NULL : handle_create(place.group, place.rank);
-  if (*out == NULL) return fail(error, STATUS_SYSTEM, "no memory for a group of ranks");
-  return STATUS_OK;
+  if (place.group != NULL) *out = handle_create(place.group, place.rank);
+  if (*out != NULL) return STATUS_OK;
+  LocalHub *hub = group_of(comm)->hub;
+  pthread_mutex_lock(&hub->mutex);
+  /* The group of `comm` keeps the hub alive. */
+  if (place.group != NULL) (void)group_release(place.group);
+  pthread_mutex_unlock(&hub->mutex);
+  return fail(error, STATUS_SYSTEM, "no memory for a group of ranks");
 }
 
 static const CommTable local_table = {

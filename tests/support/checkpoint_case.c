@@ -102,7 +102,7 @@ static Status save_rank(TestRank *rank, void *context, Error *error) {
   const TensorTable *table = case_table();
   const CheckpointLog log = case_log(rank->world->rank == 0 ? save->warnings : NULL);
   const CheckpointManifest manifest = {.step = save->step,
-                                       .samples = save->number,
+                                       .tokens = save->number,
                                        .skipped_steps = CASE_SKIPPED,
                                        .skipped_in_a_row = 1,
                                        .ring = CASE_RING,
@@ -210,7 +210,7 @@ static Status load_rank(TestRank *rank, void *context, Error *error) {
   TRY_GOTO(checkpoint_load(&found, &target, rank->world, error), release);
   if (!run->check) goto release;
   TRY_GOTO(check_manifest(&found.manifest, error), release);
-  TRY_GOTO(check_contents(&target, found.manifest.samples, error), release);
+  TRY_GOTO(check_contents(&target, found.manifest.tokens, error), release);
 release:
   free(values);
   return status;

@@ -196,7 +196,7 @@ static void test_same_step_is_replaced(void **state) {
     assert_int_equal(case_entries(temp->path), 1);
     Checkpoint found;
     expect_ok(case_find(temp->path, NULL, &found, &error), &error);
-    assert_int_equal(found.manifest.samples, number);
+    assert_int_equal(found.manifest.tokens, number);
     expect_ok(case_load(found.path, 2, &error), &error);
   }
 }

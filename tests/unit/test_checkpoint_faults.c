@@ -202,7 +202,7 @@ static void save_for_ever(const char *directory, Shared *shared) {
   Error error = {0};
   require(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0, "prctl"); /* not for longer than the test */
   require(case_find(directory, NULL, &found, &error) == STATUS_OK, error.text);
-  int64_t number = found.path[0] == '\0' ? 0 : found.manifest.samples;
+  int64_t number = found.path[0] == '\0' ? 0 : found.manifest.tokens;
   for (;;) {
     number++;
     CaseSave save = plain_save(directory, 2, number / 2);
@@ -245,7 +245,7 @@ static void test_kill_at_random_moments(void **state) {
     expect_ok(case_find(temp->path, warnings, &found, &error), &error);
     if (warnings->count > 0) fail_msg("%s", warnings->text[0]); /* a final name was not whole */
     free(warnings);
-    const int64_t number = found.path[0] == '\0' ? 0 : found.manifest.samples;
+    const int64_t number = found.path[0] == '\0' ? 0 : found.manifest.tokens;
     if (number < shared->acknowledged || number < seen) {
       fail_msg("found %lld, acknowledged %lld", (long long)number, (long long)shared->acknowledged);
     }

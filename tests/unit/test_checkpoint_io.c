@@ -200,7 +200,7 @@ static int64_t check_newest(const char *directory, int64_t before, int64_t after
   Checkpoint found;
   Error error = {0};
   expect_ok(case_find(directory, NULL, &found, &error), &error);
-  const int64_t number = found.manifest.samples;
+  const int64_t number = found.manifest.tokens;
   if ((number != before || saved) && number != after)
     fail_msg("number %lld is the newest", (long long)number);
   expect_ok(case_load(found.path, 1, &error), &error);

@@ -166,7 +166,7 @@ static void test_train_and_inspect(void **state) {
   assert_prints("prepare --out tokens words", "1 document, 44 bytes of text, 45 tokens");
   assert_prints("train c.yaml", "step 3/3  loss ");
   assert_prints("inspect run/checkpoints/step_00000003", "step_00000003: whole checkpoint, saved 2");
-  assert_prints("inspect run/checkpoints/step_00000003", "\n  step 3, 3 sequences drawn, 0 steps skipped\n");
+  assert_prints("inspect run/checkpoints/step_00000003", "\n  step 3, 24 tokens seen, 0 steps skipped\n");
   assert_prints("inspect run/checkpoints/step_00000003", "  model.embed_tokens.weight ");
   const char *weights = temp_dir_path(&directory, "run/checkpoints/step_00000003/model.safetensors");
   assert_prints("inspect run/checkpoints/step_00000003/model.safetensors", "F32   [257, 16]");

@@ -90,7 +90,7 @@ static void test_resume_on_another_grid(void **state) {
     char *b = training_checkpoint(&resumed, 20, "");
     assert_int_equal(checkpoint_verify(a, &expected, &error), STATUS_OK);
     assert_int_equal(checkpoint_verify(b, &got, &error), STATUS_OK);
-    assert_int_equal(got.samples, expected.samples);
+    assert_int_equal(got.tokens, expected.tokens);
     free(b);
     free(a);
   }
@@ -153,12 +153,32 @@ static void test_going_back(void **state) {
   free(checkpoint);
 }
 
+/* Weights that fit the shapes but belong to another model are refused too. */
+static void test_other_heads(void **state) {
+  const Config whole = whole_run(training_directory(state));
+  char *checkpoint = training_checkpoint(&whole, 10, "");
+  char resume[CONFIG_TEXT_BYTES + 32];
+  (void)snprintf(resume, sizeof resume, "checkpoint.resume=%s", checkpoint);
+  const char *const models[][2] = {{"model.num_attention_heads=8", "model.num_key_value_heads=4"},
+                                   {"model.norm_eps=0.1", "run.seed=1"}};
+  const char *const names[] = {"num_attention_heads", "norm_eps"};
+  for (int i = 0; i < 2; i++) {
+    const char *const overrides[] = {COMMON, resume, models[i][0], models[i][1], NULL};
+    const Config config = training_config(training_directory(state), "heads", overrides);
+    Error error = {0};
+    assert_int_equal(training_run(&config, &error), STATUS_CONFIG);
+    assert_non_null(strstr(error.text, names[i]));
+  }
+  free(checkpoint);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_resume_is_bit_identical),
       cmocka_unit_test(test_resume_on_another_grid),
       cmocka_unit_test(test_damaged_checkpoint),
       cmocka_unit_test(test_other_model),
+      cmocka_unit_test(test_other_heads),
       cmocka_unit_test(test_going_back),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);

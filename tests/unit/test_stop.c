@@ -22,25 +22,38 @@ enum { STEPS = 60, KILLED = -1 };
 static const char *const OVERRIDES[] = {"train.steps=60", "checkpoint.every=7", "parallelism.ring=4",
                                         "train.sequence_schedule={0: 64, 30: 128}", NULL};
 
-/* Starts `ringgpt train` for a configuration; its output goes to a file in the run's directory. */
-static pid_t start(const Config *config) {
+/* Starts `ringgpt train` for a configuration with up to 8 overrides, a list ended by NULL; its output goes to
+ * `sink`, or nowhere when that is negative. */
+static pid_t start_with(const Config *config, const char *const overrides[], int sink) {
+  enum { FIXED = 6, MOST = 16 };
   char program[PATH_MAX];
   char run[CONFIG_TEXT_BYTES + 16];
   char train[CONFIG_TEXT_BYTES + 16];
   char val[CONFIG_TEXT_BYTES + 16];
+  char *arguments[MOST] = {program, strdup("train"), strdup("configs/tiny.yaml"), run, train, val};
   program_path(program);
   (void)snprintf(run, sizeof run, "run.dir=%s", config->run.dir);
   (void)snprintf(train, sizeof train, "data.train=%s", config->data.train);
   (void)snprintf(val, sizeof val, "data.val=%s", config->data.val);
+  int count = FIXED;
+  for (int i = 0; overrides[i] != NULL && count < MOST - 1; i++) arguments[count++] = strdup(overrides[i]);
   const pid_t child = fork();
   assert_true(child >= 0);
-  if (child > 0) return child;
-  const int sink = open("/dev/null", O_WRONLY);
-  (void)dup2(sink, STDOUT_FILENO);
-  (void)dup2(sink, STDERR_FILENO);
-  (void)execl(program, program, "train", "configs/tiny.yaml", run, train, val, OVERRIDES[0], OVERRIDES[1],
-              OVERRIDES[2], OVERRIDES[3], (char *)NULL);
-  _exit(127);
+  if (child == 0) {
+    const int nowhere = open("/dev/null", O_WRONLY);
+    (void)dup2(sink < 0 ? nowhere : sink, STDOUT_FILENO);
+    (void)dup2(nowhere, STDERR_FILENO);
+    (void)execv(program, arguments);
+    _exit(127);
+  }
+  for (int i = 1; i < count; i++) {
+    if (i < 3 || i >= FIXED) free(arguments[i]);
+  }
+  return child;
+}
+
+static pid_t start(const Config *config) {
+  return start_with(config, OVERRIDES, -1);
 }
 
 /* The exit status, or KILLED. */
@@ -100,21 +113,100 @@ static void test_interrupt(void **state) {
   check_stop(training_directory(state), "interrupted", SIGINT);
 }
 
-/* Killed at random instants, among them in the middle of saving, until it gets through. */
+/* Killed at random instants, ever later, among them in the middle of saving, until it gets through. */
 static void test_kill(void **state) {
   const char *directory = training_directory(state);
   const Config whole = undisturbed(directory);
   const Config config = training_config(directory, "killed", OVERRIDES);
   Random random = {17};
-  for (int i = 0; i < 12; i++) {
+  for (int i = 0; i < 10; i++) {
     const pid_t child = start(&config);
-    sleep_ms(20 + random_below(&random, 150));
+    wait_for_steps(&config, child, 5 * i + random_below(&random, 10));
+    sleep_ms(random_below(&random, 15));
     (void)kill(child, SIGKILL);
     (void)finish(child);
   }
   assert_int_equal(finish(start(&config)), STATUS_OK);
   assert_int_equal(training_read_metrics(&config).count, STEPS);
   training_same_state(&whole, &config, STEPS);
+  char *log = training_path(config.run.dir, "log.txt");
+  char *text = temp_file_read_text(log);
+  assert_non_null(strstr(text, "resumed from"));
+  free(text);
+  free(log);
+}
+
+/* Waits until the run has opened its log: from then on signals are watched. */
+static void wait_for_log(const Config *config) {
+  char *log = training_path(config->run.dir, "log.txt");
+  for (int i = 0; i < 4000 && access(log, R_OK) != 0; i++) sleep_ms(5);
+  assert_int_equal(access(log, R_OK), 0);
+  free(log);
+}
+
+/* In a step of seconds the first signal waits for its end; the second does not. */
+static void test_second_signal(void **state) {
+  const char *const overrides[] = {"train.sequence_length=32768", "train.micro_batch_size=1",
+                                   "train.global_batch_size=1", "train.steps=3", NULL};
+  const Config config = training_config(training_directory(state), "twice", overrides);
+  const pid_t child = start_with(&config, overrides, -1);
+  wait_for_log(&config);
+  assert_int_equal(kill(child, SIGTERM), 0);
+  sleep_ms(100);
+  assert_int_equal(kill(child, SIGTERM), 0);
+  assert_int_equal(finish(child), KILLED);
+}
+
+/* SIGUSR2, which ends the watch from inside, must not switch it off from outside. */
+static void test_foreign_signal(void **state) {
+  const Config config = training_config(training_directory(state), "foreign", OVERRIDES);
+  const pid_t child = start(&config);
+  wait_for_steps(&config, child, 3);
+  assert_int_equal(kill(child, SIGUSR2), 0);
+  wait_for_steps(&config, child, 6);
+  assert_int_equal(kill(child, SIGTERM), 0);
+  assert_int_equal(finish(child), STATUS_STOPPED);
+}
+
+/* A reader of the output that goes away does not take the run with it. */
+static void test_closed_output(void **state) {
+  int ends[2];
+  assert_int_equal(pipe(ends), 0);
+  const Config config = training_config(training_directory(state), "closed", OVERRIDES);
+  assert_int_equal(close(ends[0]), 0);
+  const pid_t child = start_with(&config, OVERRIDES, ends[1]);
+  assert_int_equal(close(ends[1]), 0);
+  assert_int_equal(finish(child), STATUS_OK);
+  assert_int_equal(training_read_metrics(&config).count, STEPS);
+}
+
+static int64_t count_evaluations(const Config *config) {
+  char *path = training_path(config->run.dir, "metrics.jsonl");
+  char *text = temp_file_read_text(path);
+  int64_t count = 0;
+  for (const char *at = strstr(text, "\"eval\""); at != NULL; at = strstr(at + 1, "\"eval\"")) count++;
+  free(text);
+  free(path);
+  return count;
+}
+
+/* Every evaluation is recorded once, however often the run is stopped. */
+static void test_evaluations_survive_stops(void **state) {
+  const char *const overrides[] = {"train.steps=30", "eval.every=2", "eval.contexts=[64, 128, 300]",
+                                   "eval.tokens=600", NULL};
+  const Config config = training_config(training_directory(state), "evaluated", overrides);
+  Random random = {23};
+  int status = STATUS_STOPPED;
+  for (int i = 0; i < 40 && status == STATUS_STOPPED; i++) {
+    const pid_t child = start_with(&config, overrides, -1);
+    wait_for_steps(&config, child, 4 * (i + 1));
+    sleep_ms(random_below(&random, 8));
+    (void)kill(child, i < 8 ? SIGTERM : 0);
+    status = finish(child);
+  }
+  assert_int_equal(status, STATUS_OK);
+  assert_int_equal(training_read_metrics(&config).count, 30);
+  assert_int_equal(count_evaluations(&config), 15 * 3);
 }
 
 int main(void) {
@@ -122,6 +214,10 @@ int main(void) {
       cmocka_unit_test(test_terminate),
       cmocka_unit_test(test_interrupt),
       cmocka_unit_test(test_kill),
+      cmocka_unit_test(test_second_signal),
+      cmocka_unit_test(test_foreign_signal),
+      cmocka_unit_test(test_closed_output),
+      cmocka_unit_test(test_evaluations_survive_stops),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }
