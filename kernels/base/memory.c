@@ -1,8 +1,28 @@
 /* Host memory: aligned, zeroed, with sizes that cannot wrap. */
 #include "kernels/base/memory.h"
 
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Blocks from this size on are held against what the machine has. */
+#define LARGE_BLOCK ((size_t)64 << 20)
+
+/* True unless the machine is known to have less than `bytes` left. */
+static bool is_available(size_t bytes) {
+  FILE *file = fopen("/proc/meminfo", "re");
+  if (file == NULL) return true;
+  static const char name[] = "MemAvailable:";
+  char line[128];
+  bool available = true;
+  while (fgets(line, sizeof line, file) != NULL) {
+    if (strncmp(line, name, sizeof name - 1) != 0) continue;
+    available = bytes / 1024 <= strtoull(line + sizeof name - 1, NULL, 10);
+  }
+  (void)fclose(file);
+  return available;
+}
 
 Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error) {
   *out = NULL;
@@ -13,9 +33,13 @@ Status memory_alloc(size_t count, size_t size, const char *what, void **out, Err
     return fail(error, STATUS_SYSTEM, "%s: %zu x %zu bytes do not fit an address", what, count, size);
   }
   padded -= padded % MEMORY_ALIGNMENT;
-  void *block = aligned_alloc(MEMORY_ALIGNMENT, padded);
+  void *block = NULL;
+  if (padded < LARGE_BLOCK || is_available(padded)) block = aligned_alloc(MEMORY_ALIGNMENT, padded);
   if (block == NULL) {
-    return fail(error, STATUS_SYSTEM, "%s: the machine has no %zu bytes of memory left", what, bytes);
+    return fail(
+        error, STATUS_SYSTEM,
+        "%s: the machine has no %zu bytes of memory left: fewer tokens, a smaller model or more machines fit",
+        what, bytes);
   }
   memset(block, 0, padded);
   *out = block;

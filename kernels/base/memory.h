@@ -11,7 +11,9 @@
 
 /* Stores in *out a zeroed block of count x size bytes, aligned to MEMORY_ALIGNMENT; a count of 0 gives a
  * valid block. The caller releases it with free(). `what` names the block in the error.
- * Fails with STATUS_SYSTEM when the product wraps or the memory is not there; *out is then NULL. */
+ * Fails with STATUS_SYSTEM when the product wraps, or the machine has not that much memory available (a large
+ * block is held against MemAvailable of /proc/meminfo, since the kernel promises more than it has and would
+ * end the process at the first touch); *out is then NULL. */
 Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error);
 
 #endif
