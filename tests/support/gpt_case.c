@@ -9,7 +9,6 @@
 #include "kernels/ops.h"
 #include "model/model.h"
 #include "model/params.h"
-#include "tests/reference/gpt64.h"
 #include "tests/support/compare.h"
 #include "tests/support/ranks.h"
 
@@ -257,8 +256,7 @@ Status gpt_case_run(const GptCase *test, int ring, int data, GptResult *result, 
   return status;
 }
 
-static Gpt64 *reference_model(const GptCase *test, const TensorTable *table, Error *error) {
-  const ModelConfig *c = &test->config;
+Gpt64 *gpt_case_model(const ModelConfig *c, const TensorTable *table, const float *weights) {
   const Gpt64Config config = {.vocab = c->vocab_size,
                               .hidden = c->hidden_size,
                               .layers = c->num_hidden_layers,
@@ -272,15 +270,18 @@ static Gpt64 *reference_model(const GptCase *test, const TensorTable *table, Err
                               .tied = c->tie_word_embeddings,
                               .window = c->sliding_window};
   Gpt64 *model = gpt64_create(&config);
+  for (int64_t t = 0; model != NULL && t < table->size; t++) {
+    const TensorEntry *entry = &table->entries[t];
+    gpt64_set_value(gpt64_find(model, entry->name), weights + entry->offset, entry->transposed);
+  }
+  return model;
+}
+
+static Gpt64 *reference_model(const GptCase *test, const TensorTable *table, Error *error) {
   void *weights = NULL;
-  if (model == NULL) return NULL;
   if (memory_alloc((size_t)table->total, sizeof(float), "weights", &weights, error) != STATUS_OK) return NULL;
   draw_weights(table, weights);
-  for (int64_t t = 0; t < table->size; t++) {
-    const TensorEntry *entry = &table->entries[t];
-    gpt64_set_value(gpt64_find(model, entry->name), (const float *)weights + entry->offset,
-                    entry->transposed);
-  }
+  Gpt64 *model = gpt_case_model(&test->config, table, weights);
   free(weights);
   return model;
 }

@@ -9,6 +9,7 @@
 #include "kernels/base/status.h"
 #include "kernels/base/tensor_table.h"
 #include "model/config.h"
+#include "tests/reference/gpt64.h"
 
 /* What is computed: the same on every grid. */
 typedef struct GptCase {
@@ -40,6 +41,10 @@ Status gpt_case_run(const GptCase *test, int ring, int data, GptResult *result, 
 
 /* The float64 reference. */
 Status gpt_case_reference(const GptCase *test, GptResult *result, Error *error);
+
+/* The reference model of a configuration with `weights` (table->total); NULL where gpt64_create gives none.
+ * Release with gpt64_free. */
+Gpt64 *gpt_case_model(const ModelConfig *config, const TensorTable *table, const float *weights);
 
 void gpt_result_free(GptResult *result);
 

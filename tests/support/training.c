@@ -116,6 +116,7 @@ static void read_step(const json_t *record, Metrics *metrics) {
   const int64_t i = metrics->count++;
   assert_int_equal(json_integer_value(json_object_get(record, "step")), i + 1);
   metrics->loss[i] = real_or_nan(json_object_get(record, "loss"));
+  metrics->learning_rate[i] = real_or_nan(json_object_get(record, "lr"));
   metrics->grad_norm[i] = real_or_nan(json_object_get(record, "grad_norm"));
   metrics->sequence_length[i] = json_integer_value(json_object_get(record, "sequence_length"));
   metrics->skipped[i] = json_is_true(json_object_get(record, "skipped"));

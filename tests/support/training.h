@@ -14,6 +14,7 @@
 typedef struct Metrics {
   int64_t count;
   double loss[TRAINING_MOST_STEPS]; /* NaN where it is null */
+  double learning_rate[TRAINING_MOST_STEPS];
   double grad_norm[TRAINING_MOST_STEPS];
   int64_t sequence_length[TRAINING_MOST_STEPS];
   bool skipped[TRAINING_MOST_STEPS];

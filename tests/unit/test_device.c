@@ -1,8 +1,11 @@
 /* The device: which operations it chooses, its memory, and that it keeps the first failure. */
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "kernels/base/memory.h"
 #include "kernels/cpu/reference.h"
@@ -55,6 +58,40 @@ static void test_every_instruction_set(void **state) {
     assert_int_equal(device->ops.elem_size, sizeof(float));
     assert_int_equal(device_check(device, &error), STATUS_OK);
     device_destroy(device);
+  }
+}
+
+/* Runs in a process of its own, as oneDNN fixes its instruction set at its first use: the products of the
+ * first device follow RINGGPT_ISA, those of a second one stay as they are, and both say so. Returns 0 where
+ * that holds. */
+static int force_products(const char *first, const char *second) {
+  Error error;
+  Device *device = NULL;
+  char used[16];
+  (void)snprintf(used, sizeof used, " %s, 1", first);
+  if (create(first, 1, &device, &error) != STATUS_OK) return error.status == STATUS_CONFIG ? 0 : 1;
+  if (strstr(device->summary, "oneDNN") == NULL) return 0; /* a build without it */
+  if (strstr(strstr(device->summary, "oneDNN"), used) == NULL) return 2;
+  device_destroy(device);
+  if (create(second, 1, &device, &error) != STATUS_OK) return error.status == STATUS_CONFIG ? 0 : 3;
+  if (strstr(strstr(device->summary, "oneDNN"), used) == NULL) return 4;
+  const float one = 1;
+  float product = 0;
+  device->ops.linear_forward(device, 1, 1, 1, &one, &one, NULL, &product);
+  if (product != 1) return 5;
+  device_destroy(device);
+  return 0;
+}
+
+static void test_products_follow_the_first_device(void **state) {
+  (void)state;
+  static const char *const orders[][2] = {{"avx2", "avx512"}, {"avx512", "avx2"}};
+  for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
+    const pid_t child = fork();
+    if (child == 0) _exit(force_products(orders[i][0], orders[i][1]));
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
   }
 }
 
@@ -130,9 +167,14 @@ static void test_first_failure_is_kept(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_reference_is_plain_c),   cmocka_unit_test(test_every_instruction_set),
-      cmocka_unit_test(test_no_entry_is_missing),    cmocka_unit_test(test_unknown_name_is_refused),
-      cmocka_unit_test(test_no_threads_are_refused), cmocka_unit_test(test_memory),
+      cmocka_unit_test(
+          test_products_follow_the_first_device), /* first: its processes must find oneDNN unused */
+      cmocka_unit_test(test_reference_is_plain_c),
+      cmocka_unit_test(test_every_instruction_set),
+      cmocka_unit_test(test_no_entry_is_missing),
+      cmocka_unit_test(test_unknown_name_is_refused),
+      cmocka_unit_test(test_no_threads_are_refused),
+      cmocka_unit_test(test_memory),
       cmocka_unit_test(test_first_failure_is_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

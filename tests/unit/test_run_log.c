@@ -330,7 +330,8 @@ static void read_terminal(int master, char *text, size_t bytes, const char *last
 static void test_terminal_bar(void **state) {
   (void)state;
   const int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
-  assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+  if (master < 0) skip(); /* a container without terminals */
+  assert_true(grantpt(master) == 0 && unlockpt(master) == 0);
   FILE *terminal = fopen(ptsname(master), "re+");
   assert_non_null(terminal);
   config.logging.every = 2;

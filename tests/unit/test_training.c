@@ -6,17 +6,16 @@
 #include <string.h>
 
 #include "checkpoints/checkpoint.h"
-#include "kernels/base/memory.h"
 #include "model/params.h"
 #include "tests/support/compare.h"
 #include "tests/support/expect.h"
 #include "tests/support/grids.h"
+#include "tests/support/poison.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/training.h"
 #include "tests/support/unit.h"
 #include "train/batches.h"
 #include "train/grid.h"
-#include "train/hf_model.h"
 #include "train/perplexity.h"
 
 /* ---------------------------------------------------------------- grids */
@@ -114,6 +113,21 @@ static Perplexity evaluate(const char *directory, const char *ring, const char *
   return task.result;
 }
 
+/* A position's bucket must not depend on the rank that scores it. */
+static void check_buckets(const char *ring, const Perplexity *got, const Perplexity *expected) {
+  for (int i = 0; i < PERPLEXITY_BUCKETS; i++) {
+    const PerplexityBucket *a = &got->buckets[i];
+    const PerplexityBucket *b = &expected->buckets[i];
+    char name[96];
+    assert_int_equal(a->tokens, b->tokens);
+    if (b->tokens == 0) continue;
+    (void)snprintf(name, sizeof name, "%s: nll of bucket %d", ring, i);
+    check_within(name, fabs(a->nll - b->nll) / b->nll, 1e-6);
+    (void)snprintf(name, sizeof name, "%s: squares of bucket %d", ring, i);
+    check_within(name, fabs(a->squares - b->squares) / b->squares, 1e-6);
+  }
+}
+
 static void test_perplexity(void **state) {
   const Perplexity one =
       evaluate(training_directory(state), "parallelism.ring=1", "parallelism.data=1", 300, 1650);
@@ -136,7 +150,26 @@ static void test_perplexity(void **state) {
                                       i == 1 ? "parallelism.data=2" : "parallelism.data=1", 300, 1650);
     assert_int_equal(other.total.tokens, one.total.tokens);
     check_within(rings[i], fabs(perplexity_mean(&other.total) - perplexity_mean(&one.total)), 1e-6);
+    check_buckets(rings[i], &other, &one);
   }
+}
+
+/* The standard error of the mean of n values: the root of the sum of their squared distances from the mean
+ * over n (n - 1). Of four and of two values, and of one, where there is none. */
+static void test_standard_error(void **state) {
+  (void)state;
+  const double values[] = {1.0, 2.0, 4.0, 9.0};
+  PerplexityBucket bucket = {0};
+  for (int i = 0; i < 4; i++) {
+    bucket.tokens += 1;
+    bucket.nll += values[i];
+    bucket.squares += values[i] * values[i];
+    if (bucket.tokens == 1) assert_true(isnan(perplexity_standard_error(&bucket)));
+    if (bucket.tokens == 2) check_within("of 1, 2", fabs(perplexity_standard_error(&bucket) - 0.5), 1e-15);
+  }
+  /* The mean is 4, the squared distances are 9 + 4 + 0 + 25 = 38. */
+  check_within("mean", fabs(perplexity_mean(&bucket) - 4.0), 0.0);
+  check_within("of four", fabs(perplexity_standard_error(&bucket) - sqrt(38.0 / 12.0)), 1e-15);
 }
 
 /* A context longer than the held-out text is an error that says so, not a shorter context. */
@@ -149,82 +182,11 @@ static void test_perplexity_too_long(void **state) {
 
 /* ---------------------------------------------------------------- steps that are not finite */
 
-/* Saves a step-0 checkpoint whose embedding of the letter `poison` is not a number: with an untied head only
- * samples that contain it are spoilt. */
-static Status save_poisoned(Rank *rank, void *context, Error *error) {
-  const Config *config = context;
-  TensorTable table;
-  void *memory[3] = {NULL};
-  char *text = NULL;
-  TRY(params_build(&config->model, &table, NULL, error));
-  for (int i = 0; i < 3; i++) {
-    TRY(memory_alloc((size_t)table.total, sizeof(float), "weights", &memory[i], error));
-  }
-  float *weights = memory[0];
-  params_init(&table, 1, weights);
-  weights[(int64_t)'Z' * config->model.hidden_size] = NAN;
-  TRY(hf_model_text(&config->model, 256, &text, error));
-  CheckpointManifest manifest = {
-      .ring = config->parallelism.ring, .data = config->parallelism.data, .threads = 1, .transport = "local"};
-  CheckpointState save = {.table = &table, .weights = weights, .model_config = text, .run_config = ""};
-  checkpoint_range(table.total, rank->world->rank, rank->world->size, &save.moments_begin, &save.moments_end);
-  save.m = (float *)memory[1] + save.moments_begin;
-  save.v = (float *)memory[2] + save.moments_begin;
-  char directory[CONFIG_TEXT_BYTES + 16];
-  (void)snprintf(directory, sizeof directory, "%s/checkpoints", config->run.dir);
-  const CheckpointLog log = {0};
-  const Status status = checkpoint_save(directory, 2, &manifest, &save, &log, rank->world, error);
-  free(text);
-  for (int i = 0; i < 3; i++) free(memory[i]);
-  params_free(&table, NULL);
-  return status;
-}
-
-/* A shard of letters in which every sample from `first` to `end` contains a Z. */
-static void write_letters(const char *path, int64_t samples, int64_t length, int64_t first, int64_t end) {
-  const int64_t count = samples * length + 1;
-  uint16_t *shard = calloc((size_t)(512 + count), sizeof *shard);
-  assert_non_null(shard);
-  const int32_t header[3] = {20240520, 1, (int32_t)count};
-  memcpy(shard, header, sizeof header);
-  for (int64_t i = 0; i < count; i++) {
-    const int64_t sample = i / length;
-    shard[512 + i] = (uint16_t)('a' + (i * i + sample) % 16);
-    if (i % length == 5 && sample >= first && sample < end) shard[512 + i] = 'Z';
-  }
-  temp_file_write(path, shard, (size_t)(512 + count) * sizeof *shard);
-  free(shard);
-}
-
-static Config poisoned_config(const char *directory, const char *name, char **shard) {
-  char data[CONFIG_TEXT_BYTES];
-  *shard = training_path(directory, name);
-  (void)snprintf(data, sizeof data, "data.train=%s", *shard);
-  const char *const overrides[] = {data,
-                                   "data.shuffle=false",
-                                   "data.document_mask=false",
-                                   "data.val=",
-                                   "train.sequence_length=64",
-                                   "train.global_batch_size=2",
-                                   "train.micro_batch_size=1",
-                                   "train.steps=24",
-                                   "checkpoint.every=1",
-                                   "checkpoint.keep=40",
-                                   NULL};
-  char run[64];
-  (void)snprintf(run, sizeof run, "run-%s", name);
-  const Config config = training_config(directory, run, overrides);
-  Error error = {0};
-  Config copy = config;
-  expect_ok(grid_run(&config, save_poisoned, &copy, &error), &error);
-  return config;
-}
-
 /* Spoilt steps change nothing, are counted, and training goes on behind them. */
 static void test_skipped_steps(void **state) {
   char *shard = NULL;
-  const Config config = poisoned_config(training_directory(state), "spoilt.bin", &shard);
-  write_letters(shard, 48, 64, 6, 12); /* steps 4, 5 and 6 of two samples each */
+  const Config config = poison_config(training_directory(state), "spoilt.bin", &shard);
+  poison_shard(shard, 6, 12); /* steps 4, 5 and 6 of two samples each */
   const Metrics metrics = training_metrics(&config);
   assert_int_equal(metrics.count, 24);
   for (int i = 0; i < 24; i++) {
@@ -255,8 +217,8 @@ static void test_skipped_steps(void **state) {
 /* Ten spoilt steps in a row end the run with a word on what to do. */
 static void test_ten_skipped_steps(void **state) {
   char *shard = NULL;
-  const Config config = poisoned_config(training_directory(state), "ruined.bin", &shard);
-  write_letters(shard, 48, 64, 4, 48);
+  const Config config = poison_config(training_directory(state), "ruined.bin", &shard);
+  poison_shard(shard, 4, 48);
   Error error = {0};
   assert_int_equal(training_run(&config, &error), STATUS_CONFIG);
   assert_non_null(strstr(error.text, "10 steps in a row"));
@@ -274,6 +236,7 @@ int main(void) {
       cmocka_unit_test(test_repeatable),
       cmocka_unit_test(test_sequence_schedule),
       cmocka_unit_test(test_perplexity),
+      cmocka_unit_test(test_standard_error),
       cmocka_unit_test(test_perplexity_too_long),
       cmocka_unit_test(test_skipped_steps),
       cmocka_unit_test(test_ten_skipped_steps),
