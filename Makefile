@@ -5,9 +5,11 @@
 #   DNNL=0                         without oneDNN: products by the reference operation
 #   V=1                            shows every command
 #   BUILD=DIR                      where everything that is built goes (default build/)
+#   CPPFLAGS, CFLAGS, LDFLAGS, LDLIBS   added to the project's own
 
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -24,39 +26,45 @@ ifdef SANITIZE
 comma := ,
 variant := $(variant)-$(subst $(comma),-,$(SANITIZE))
 endif
-OUT := $(BUILD)/$(variant)
 
 # ---------------------------------------------------------------- what is there
 
+DNNL_HEADER := oneapi/dnnl/dnnl.h
 ifeq ($(DNNL),auto)
-DNNL := $(shell (pkg-config --exists dnnl 2>/dev/null || \
-          printf '\#include <oneapi/dnnl/dnnl.h>\n' | $(CC) -E -x c - >/dev/null 2>&1) && echo 1 || echo 0)
+HAVE_DNNL := $(shell $(CC) $(CPPFLAGS) $(CFLAGS) -E -include $(DNNL_HEADER) -x c /dev/null >/dev/null 2>&1 && \
+               echo 1 || echo 0)
+else
+HAVE_DNNL := $(DNNL)
 endif
-ifeq ($(DNNL),0)
-OUT := $(OUT)-nodnnl
+ifeq ($(HAVE_DNNL),0)
+variant := $(variant)-nodnnl
 endif
+OUT := $(BUILD)/$(variant)
 
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
             -Wcast-qual -Wwrite-strings -Wvla -Wundef -Wformat=2 -Werror
-CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DRINGGPT_DNNL=$(DNNL)
+# The project's own flags; what the user gives comes after them.
+OWN_CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DRINGGPT_DNNL=$(HAVE_DNNL)
 # -ffp-contract=off: the same expression gives the same bits in every file and instruction set.
-CFLAGS   += -std=c11 -fopenmp -ffp-contract=off -fno-math-errno $(WARNINGS)
-LDLIBS   := -lyaml -ljansson -lpcre2-8 -lz -lm -lpthread
-LDFLAGS  += -fopenmp
-ifeq ($(DNNL),1)
-LDLIBS   += -ldnnl
-endif
-CFLAGS   += $(if $(DEBUG),-O0 -g3,-O3 -g)
+OWN_CFLAGS   := -std=c11 -fopenmp -ffp-contract=off -fno-math-errno $(WARNINGS) $(if $(DEBUG),-O0 -g3,-O3 -g)
+OWN_LDFLAGS  := -fopenmp
 ifdef SANITIZE
-CFLAGS   += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
-LDFLAGS  += -fsanitize=$(SANITIZE)
+OWN_CFLAGS   += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+OWN_LDFLAGS  += -fsanitize=$(SANITIZE)
 endif
+LIBS := -lyaml -ljansson -lpcre2-8 -lz -lm -lpthread $(if $(filter 0,$(HAVE_DNNL)),,-ldnnl)
 
 # Files for one instruction set carry it in their name; kernels/device.c enters them only where the CPU has it.
 ifneq ($(filter x86_64 amd64,$(shell uname -m)),)
-%_avx512.o: CFLAGS += -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
-%_avx2.o: CFLAGS += -mavx2 -mfma
+%_avx512.o: private ISA_CFLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+%_avx2.o: private ISA_CFLAGS := -mavx2 -mfma
 endif
+
+COMPILE = $(CC) $(OWN_CPPFLAGS) $(CPPFLAGS) $(OWN_CFLAGS) $(ISA_CFLAGS) $(CFLAGS) -MMD -MP -c
+LINK = $(CC) $(OWN_CFLAGS) $(CFLAGS) $(OWN_LDFLAGS) $(LDFLAGS)
+
+# Jobs of a make inside, unless this make shares out its own.
+JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
 # ---------------------------------------------------------------- the program
 
@@ -71,24 +79,34 @@ all: $(PROGRAM) ## builds the program: build/release/ringgpt
 
 $(PROGRAM): $(OUT)/train/main.o $(LIBRARY)
 	@echo "  link     $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
 
-$(LIBRARY): $(OBJECTS)
+$(LIBRARY): $(OBJECTS) $(OUT)/objects.txt
 	@rm -f $@
 	@echo "  archive  $@"
-	$(Q)ar rcs $@ $^
+	$(Q)ar rcs $@ $(OBJECTS)
 
-$(OUT)/%.o: %.c
+# What was built with other flags, or from other files, is built again.
+$(OUT)/flags.txt: TEXT = $(COMPILE) $(LINK) $(LIBS) $(LDLIBS)
+$(OUT)/objects.txt: TEXT = $(OBJECTS)
+.PHONY: always
+always:
+$(OUT)/flags.txt $(OUT)/objects.txt: always
+	@mkdir -p $(dir $@)
+	@text='$(subst ','\'',$(TEXT))'; if [ "$$(cat $@ 2>/dev/null)" != "$$text" ]; then echo "$$text" >$@; fi
+
+$(OUT)/%.o: %.c $(OUT)/flags.txt
 	@mkdir -p $(dir $@)
 	@echo "  compile  $<"
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE) -o $@ $<
 
-help: ## lists what can be made
+help: ## lists what can be made, and the settings
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@echo; sed -n 's/^#   \([A-Z]\)/  \1/p' $(firstword $(MAKEFILE_LIST))
 
 # ---------------------------------------------------------------- packages
 
-BUILD_PACKAGES := pkg-config libyaml-dev libjansson-dev libpcre2-dev zlib1g-dev libdnnl-dev
+BUILD_PACKAGES := libyaml-dev libjansson-dev libpcre2-dev zlib1g-dev $(if $(filter 0,$(DNNL)),,libdnnl-dev)
 CHECK_PACKAGES := libcmocka-dev patch
 LINT_PACKAGES  := clang-format clang-tidy libomp-dev cppcheck
 
@@ -119,9 +137,11 @@ deps-lint:
 # ---------------------------------------------------------------- the main job on real input
 
 # What is installed by deps is found by a make of its own.
-.PHONY: demo
+.PHONY: demo run-demo
 demo: deps ## does the main job on this machine's C headers: prepare, train, stop, resume, evaluate
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) $(JOBS) run-demo
+
+run-demo: all
 	@tests/demo.sh $(PROGRAM)
 
 # ---------------------------------------------------------------- tests
@@ -133,47 +153,54 @@ LONG_TESTS := $(patsubst tests/long/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/l
 $(OUT)/tests/%: $(OUT)/tests/unit/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(dir $@)
 	@echo "  link     $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(LINK) -o $@ $^ $(LIBS) -lcmocka $(LDLIBS)
 
 $(OUT)/tests/%: $(OUT)/tests/long/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@mkdir -p $(dir $@)
 	@echo "  link     $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(LINK) -o $@ $^ $(LIBS) -lcmocka $(LDLIBS)
 
-.PHONY: tests long-tests check check-long check-sanitize check-mutants run-tests run-long-tests
-tests: $(TESTS) $(PROGRAM) ## builds the tests
-long-tests: $(LONG_TESTS)
+.PHONY: tests run-tests run-long-tests run-mutants
+tests: all $(TESTS) ## builds the tests
 
-check: deps-check ## builds and runs all tests
-	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
-	@$(MAKE) --no-print-directory run-tests
-
-run-tests:
+run-tests: tests
 	@tests/run.sh $(TESTS)
 
-check-long: deps-check ## the tests that take up to an hour
-	@$(MAKE) --no-print-directory -j$(shell nproc) all long-tests
+run-long-tests: all $(LONG_TESTS)
 	@TEST_TIMEOUT=3600 tests/run.sh $(LONG_TESTS)
 
+run-mutants:
+	@tests/mutants.sh $(BUILD)/mutants $(variant) tests/mutants/*.patch
+
+.PHONY: check check-long check-sanitize check-variants check-mutants
+check: deps-check ## builds and runs all tests
+	@$(MAKE) $(JOBS) run-tests
+
+check-long: deps-check ## the tests that take up to an hour
+	@$(MAKE) $(JOBS) run-long-tests
+
 check-sanitize: deps-check ## all tests under the address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory SANITIZE=address,undefined -j$(shell nproc) all tests
-	@TEST_TIMEOUT=600 $(MAKE) --no-print-directory SANITIZE=address,undefined run-tests
+	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined run-tests
+
+check-variants: deps-check ## builds with DEBUG=1, and with DNNL=0 and runs all tests of that
+	@$(MAKE) $(JOBS) DEBUG=1 tests
+	@$(MAKE) $(JOBS) DNNL=0 run-tests
 
 check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
-	@tests/mutants.sh tests/mutants/*.patch
+	@$(MAKE) $(JOBS) run-mutants
 
 # ---------------------------------------------------------------- speed
-
-BENCHES := $(OUT)/bench/bench_attention
 
 $(OUT)/bench/%: $(OUT)/tests/bench/%.o $(OUT)/tests/bench/peak_avx512.o $(LIBRARY)
 	@mkdir -p $(dir $@)
 	@echo "  link     $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
 
-.PHONY: bench
+.PHONY: bench run-bench
 bench: deps ## measures attention against the peak of this machine
-	@$(MAKE) --no-print-directory $(BENCHES)
+	@$(MAKE) $(JOBS) run-bench
+
+run-bench: $(OUT)/bench/bench_attention
 	@for size in "-t 1024 -d 64 -n 4" "-t 8192 -d 64 -n 4" "-t 8192 -d 128 -n 4" "-t 32768 -d 64 -n 2" \
 	  "-t 8192 -d 32 -n 4 -r 1024"; do $(OUT)/bench/bench_attention $$size -j $(shell nproc) || exit 1; done
 
@@ -189,10 +216,11 @@ format: ## formats all sources in place
 
 lint: deps-lint ## clang-format, clang-tidy and cppcheck, without a remark
 	@clang-format --dry-run -Werror $(FORMATTED) && echo "clang-format: clean"
-	@printf '%s\n' $(TIDIED) | xargs -P $(shell nproc) -n 8 sh -c \
-	  'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(CPPFLAGS) -std=c11 -fopenmp 2>/dev/null' tidy && echo "clang-tidy: clean"
+	@printf '%s\n' $(TIDIED) | xargs -P $(shell nproc) -n 8 sh -c 'said=$$(clang-tidy --quiet --warnings-as-errors="*" \
+	  "$$@" -- $(OWN_CPPFLAGS) $(CPPFLAGS) -std=c11 -fopenmp 2>&1) || { printf "%s\n" "$$said"; exit 1; }' tidy && \
+	  echo "clang-tidy: clean"
 	@cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
-	  --error-exitcode=1 --suppress=missingIncludeSystem $(CPPFLAGS) -j $(shell nproc) $(SOURCES) train/main.c && \
+	  --error-exitcode=1 --suppress=missingIncludeSystem $(OWN_CPPFLAGS) $(CPPFLAGS) -j $(shell nproc) $(SOURCES) train/main.c && \
 	  echo "cppcheck: clean"
 
 clean: ## removes what was built

@@ -77,7 +77,7 @@ static Status forced_instruction_set(const char *name, const InstructionSet **ou
 }
 
 /* Fills the device's table. A forced "reference" means plain C for every operation; otherwise products are
- * oneDNN's where the build has it. */
+ * oneDNN's where the build has it, limited to a forced instruction set unless oneDNN has been used before. */
 static Status choose_operations(Device *device, Error *error) {
   const char *forced = getenv("RINGGPT_ISA");
   if (forced != NULL && forced[0] == '\0') forced = NULL;
@@ -92,6 +92,7 @@ static Status choose_operations(Device *device, Error *error) {
   char products[32] = "reference products";
 #if RINGGPT_DNNL
   if (forced == NULL || set->override != NULL) {
+    if (forced != NULL) products_dnnl_limit(set->name);
     products_dnnl_override(&device->ops);
     products_dnnl_describe(products, sizeof products);
   }

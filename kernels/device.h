@@ -12,12 +12,14 @@ struct Device {
   Ops ops;
   int threads;      /* threads of this rank's compute loops, >= 1 */
   Error failure;    /* the first failure of an operation */
-  char summary[96]; /* what was chosen, for the log: "cpu, avx512, oneDNN 2.6.3, 2 threads" */
+  char summary[96]; /* what was chosen, for the log: "cpu, avx512, oneDNN 2.6.3 avx512, 2 threads" */
 };
 
 /* Makes a device with `threads` compute threads (>= 1). RINGGPT_ISA=reference|avx2|avx512 forces an
- * instruction set; a name that is unknown or that this CPU lacks fails with STATUS_CONFIG. A device belongs
- * to the thread that makes it: create, use and destroy it there. */
+ * instruction set; a name that is unknown or that this CPU lacks fails with STATUS_CONFIG. oneDNN's
+ * products follow the first device of the process that uses them: a later one with another instruction set
+ * has theirs, as its summary says. A device belongs to the thread that makes it: create, use and destroy it
+ * there. */
 Status device_create(int threads, Device **out, Error *error);
 
 /* Releases a device; NULL is allowed. Its memory must have been released before. */

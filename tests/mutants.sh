@@ -1,74 +1,89 @@
 #!/usr/bin/env bash
 # Shows that the tests can fail: plants one fault at a time in a copy of the sources, builds the test that the fault
-# names, and expects it to turn red. Ends with the line `N passed, N failed`, where a fault that was found counts as
-# passed.
+# names, and expects it to turn red; one that does not end in time is red too, and named as such. Ends with the line
+# `N passed, N failed`, where a fault that was found counts as passed. `make check-mutants` calls it; the settings of
+# that make hold in the copy as well.
 #
-#   tests/mutants.sh PATCH...     each patch begins with the lines "Fault: ..." and "Test: NAME"
+#   tests/mutants.sh FOLDER VARIANT PATCH...   FOLDER keeps the copy, VARIANT is the folder of the build inside it;
+#                                              each patch begins with the lines "Fault: ..." and "Test: NAME"
+#   MUTANT_TIMEOUT   seconds that one test may take (120)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-copy=build/mutants
+mkdir -p "$1" || exit 1
+folder="$(cd "$1" && pwd)"
+tests="$folder/build/$2/tests"
+limit="${MUTANT_TIMEOUT:-120}"
+shift 2
+sources="$folder/sources"
 found=0
 missed=0
 
-# The sources as they are, changes that are not committed included; what was built there before stays.
+# The sources as they are, changes that are not committed included; what was built from the copy before stays. Files
+# that did not change keep their time, so that nothing is built again for them.
 refresh() {
-  mkdir -p "$copy"
-  rm -rf "$copy/sources.new"
-  mkdir "$copy/sources.new"
-  tar -cf - --exclude=./build --exclude=./runs --exclude=./.git . | tar -xf - -C "$copy/sources.new"
-  # Files that did not change keep their time, so that nothing is built again for them.
-  update_by_content "$copy/sources.new" "$copy/sources"
-  rm -rf "$copy/sources.new"
-}
-
-update_by_content() { # FROM TO
-  mkdir -p "$2"
-  (cd "$1" && find . -type f) | while read -r file; do
-    if ! cmp -s "$1/$file" "$2/$file"; then
-      mkdir -p "$2/$(dirname "$file")"
-      cp "$1/$file" "$2/$file"
+  local new="$folder/sources.new" file
+  rm -rf "$new"
+  mkdir -p "$new" "$sources"
+  cp -R Makefile checkpoints configs data kernels model tests train "$new" || exit 1
+  (cd "$new" && find . -type f) | while read -r file; do
+    if ! cmp -s "$new/$file" "$sources/$file"; then
+      mkdir -p "$sources/$(dirname "$file")"
+      cp "$new/$file" "$sources/$file"
     fi
   done
-  (cd "$2" && find . -path ./build -prune -o -type f -print) | while read -r file; do
-    [ -e "$1/$file" ] || rm "$2/$file"
+  (cd "$sources" && find . -type f) | while read -r file; do
+    [ -e "$new/$file" ] || rm "$sources/$file"
   done
+  rm -rf "$new"
 }
 
 build() { # TEST
-  make --no-print-directory -C "$copy/sources" -j"$(nproc)" "build/release/tests/$1" >"$copy/build.log" 2>&1
+  make --no-print-directory -C "$sources" -j"$(nproc)" BUILD="$folder/build" "$tests/$1" >"$folder/build.log" 2>&1
 }
 
+# Status 124: out of time. A test that does not even heed SIGTERM is killed, and timeout says 137.
 run() { # TEST
-  (cd "$copy/sources" && timeout 300 "build/release/tests/$1" >"../run.log" 2>&1 </dev/null)
+  local start=$SECONDS status=0
+  (cd "$sources" && timeout --kill-after=5 "$limit" "$tests/$1" >"$folder/run.log" 2>&1 </dev/null) || status=$?
+  if [ "$status" = 137 ] && [ $((SECONDS - start)) -ge "$limit" ]; then status=124; fi
+  return "$status"
 }
 
 # One fault: the test is green without it and red with it.
 try() { # PATCH
-  local patch="$1" fault test
+  local patch="$1" fault test status=0 verdict=0
   fault="$(sed -n 's/^Fault: *//p' "$patch")"
   test="$(sed -n 's/^Test: *//p' "$patch")"
-  if ! build "$test" || ! run "$test"; then
-    echo "  $test fails without any fault:"
-    tail -n 20 "$copy/build.log" "$copy/run.log"
-    return 1
-  fi
-  if ! patch -s -p1 -d "$copy/sources" <"$patch"; then
-    echo "  $patch does not fit the sources any more"
-    return 1
-  fi
-  local verdict=0
   if ! build "$test"; then
-    echo "  $patch does not build:"
-    tail -n 20 "$copy/build.log"
-    verdict=1
-  elif run "$test"; then
-    echo "  MISSED by $test: $fault"
-    verdict=1
-  else
-    echo "  found by $test: $fault"
+    echo "  $test does not build without any fault:"
+    tail -n 20 "$folder/build.log"
+    return 1
   fi
-  patch -s -R -p1 -d "$copy/sources" <"$patch"
+  run "$test" || status=$?
+  if [ "$status" != 0 ]; then
+    echo "  $test fails without any fault (status $status; 124: not done after $limit s):"
+    tail -n 20 "$folder/run.log"
+    return 1
+  fi
+  if ! patch -s -p1 -d "$sources" <"$patch"; then
+    echo "  $patch does not fit the sources any more"
+    refresh
+    return 1
+  fi
+  if build "$test"; then
+    run "$test" || status=$?
+    case "$status" in
+    0) echo "  MISSED by $test: $fault" && verdict=1 ;;
+    124) echo "  found by $test, which hung and was stopped after $limit s: $fault" ;;
+    *) echo "  found by $test: $fault" ;;
+    esac
+  else
+    echo "  $patch does not build:"
+    tail -n 20 "$folder/build.log"
+    verdict=1
+  fi
+  patch -s -R -p1 -d "$sources" <"$patch"
   return "$verdict"
 }
 

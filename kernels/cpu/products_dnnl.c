@@ -142,9 +142,36 @@ void products_dnnl_override(Ops *ops) {
   ops->linear_backward_weight = dnnl_linear_backward_weight;
 }
 
+/* Instruction sets by their names in RINGGPT_ISA and in oneDNN, where a larger one holds all bits of a
+ * smaller; in descending order. */
+static const struct {
+  const char *name;
+  dnnl_cpu_isa_t isa;
+} instruction_sets[] = {
+    {"avx512", dnnl_cpu_isa_avx512_core},
+    {"avx2", dnnl_cpu_isa_avx2},
+    {"avx", dnnl_cpu_isa_avx},
+    {"sse41", dnnl_cpu_isa_sse41},
+};
+#define INSTRUCTION_SETS (sizeof instruction_sets / sizeof instruction_sets[0])
+
+void products_dnnl_limit(const char *name) {
+  for (size_t i = 0; i < INSTRUCTION_SETS; i++) {
+    /* Refused after the first use, which products_dnnl_describe then shows. */
+    if (strcmp(name, instruction_sets[i].name) == 0) (void)dnnl_set_max_cpu_isa(instruction_sets[i].isa);
+  }
+}
+
 void products_dnnl_describe(char *text, size_t size) {
   const dnnl_version_t *version = dnnl_version();
-  (void)snprintf(text, size, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+  const unsigned effective = (unsigned)dnnl_get_effective_cpu_isa();
+  const char *name = NULL; /* other processors than x86 have none */
+  for (size_t i = 0; i < INSTRUCTION_SETS && name == NULL; i++) {
+    const unsigned isa = (unsigned)instruction_sets[i].isa;
+    if ((effective & isa) == isa) name = instruction_sets[i].name;
+  }
+  (void)snprintf(text, size, "oneDNN %d.%d.%d%s%s", version->major, version->minor, version->patch,
+                 name != NULL ? " " : "", name != NULL ? name : "");
 }
 
 #endif

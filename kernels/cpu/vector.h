@@ -60,9 +60,13 @@ static inline float vector_largest(Vector x) {
   return _mm512_reduce_max_ps(x);
 }
 
+/* Without optimisation gcc's header makes this a macro, and warns its caller of the macro's mask. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 static inline Vector vector_round(Vector x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+#pragma GCC diagnostic pop
 
 /* x 2^n for whole numbers n. */
 static inline Vector vector_scale(Vector x, Vector n) {
