@@ -8,14 +8,10 @@
 #include "train/hf_model.h"
 #include "train/trainer.h"
 
-/* Warnings of the checkpoints go to the log, or to the terminal before there is one. */
+/* Warnings of the checkpoints go to the log. */
 static void warn(void *context, const char *text) {
   const Trainer *trainer = context;
-  if (trainer->log != NULL) {
-    run_log_message(trainer->log, "warning: %s", text);
-  } else {
-    (void)fprintf(stderr, "ringgpt: warning: %s\n", text);
-  }
+  run_log_message(trainer->log, "warning: %s", text);
 }
 
 static void checkpoint_directory(const Config *config, char *path, size_t bytes) {
@@ -110,7 +106,7 @@ static Status load(Trainer *trainer, const Checkpoint *checkpoint, Error *error)
                                    .v = trainer->optimizer.v};
   char warning[1024];
   TRY(hf_model_check(&trainer->config->model, checkpoint->path, warning, sizeof warning, error));
-  if (warning[0] != '\0' && trainer->rank->world->rank == 0) warn(trainer, warning);
+  if (warning[0] != '\0') warn(trainer, warning);
   TRY(checkpoint_load(checkpoint, &target, trainer->rank->world, error));
   trainer->progress = (Progress){.step = checkpoint->manifest.step,
                                  .tokens = checkpoint->manifest.tokens,
@@ -136,6 +132,8 @@ static void report(const Trainer *trainer, const Checkpoint *checkpoint) {
 
 Status trainer_restore(Trainer *trainer, Error *error) {
   Checkpoint checkpoint;
+  Comm *world = trainer->rank->world;
+  if (world->rank == 0) TRY(run_log_open(trainer->config, stdout, &trainer->log, error));
   TRY(choose(trainer, &checkpoint, error));
   if (checkpoint.path[0] != '\0') {
     TRY(load(trainer, &checkpoint, error));
@@ -143,11 +141,8 @@ Status trainer_restore(Trainer *trainer, Error *error) {
     params_init(model_table(trainer->model), (uint64_t)trainer->config->run.seed,
                 model_weights(trainer->model));
   }
-  Comm *world = trainer->rank->world;
-  if (world->rank == 0) {
-    TRY(run_log_open(trainer->config, trainer->progress.step, stdout, &trainer->log, error));
-    if (checkpoint.path[0] != '\0') report(trainer, &checkpoint);
-    trainer->evaluated = run_log_evaluations(trainer->log);
-  }
+  TRY(run_log_begin(trainer->log, trainer->config, trainer->progress.step, error));
+  if (trainer->log != NULL && checkpoint.path[0] != '\0') report(trainer, &checkpoint);
+  trainer->evaluated = run_log_evaluations(trainer->log);
   return comm_broadcast(world, 0, &trainer->evaluated, sizeof trainer->evaluated, error);
 }

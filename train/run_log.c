@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -128,27 +129,47 @@ static Status open_metrics(RunLog *log, const char *directory, Error *error) {
   return STATUS_OK;
 }
 
-Status run_log_open(const Config *config, int64_t steps_done, FILE *terminal, RunLog **out, Error *error) {
+/* Moves the records of an earlier run out of the way, under the first name that is free. */
+static Status set_metrics_aside(const char *directory, Error *error) {
+  char path[PATH_MAX];
+  struct stat info;
+  TRY(join(directory, "metrics.jsonl", path, error));
+  if (stat(path, &info) != 0 || info.st_size == 0) return STATUS_OK;
+  for (int i = 1;; i++) {
+    char name[32];
+    char aside[PATH_MAX];
+    (void)snprintf(name, sizeof name, "metrics.jsonl.%d", i);
+    TRY(join(directory, name, aside, error));
+    if (!file_exists(aside)) return file_rename(path, aside, error);
+  }
+}
+
+Status run_log_open(const Config *config, FILE *terminal, RunLog **out, Error *error) {
   *out = NULL;
   RunLog *log = calloc(1, sizeof *log);
   if (!log) return fail(error, STATUS_SYSTEM, "no memory for the log of the run");
   log->every = config->logging.every;
   log->steps = config->train.steps;
-  log->steps_done = steps_done;
   log->terminal = terminal;
   log->bar = terminal && isatty(fileno(terminal));
   log->metrics = -1;
   Status status = STATUS_OK;
   TRY_GOTO(file_make_directory(config->run.dir, error), failed);
   TRY_GOTO(open_text(log, config->run.dir, error), failed);
-  TRY_GOTO(write_config(config, error), failed);
-  TRY_GOTO(open_metrics(log, config->run.dir, error), failed);
   *out = log;
   return STATUS_OK;
 
 failed:
   run_log_close(log);
   return status;
+}
+
+Status run_log_begin(RunLog *log, const Config *config, int64_t steps_done, Error *error) {
+  if (!log) return STATUS_OK;
+  log->steps_done = steps_done;
+  TRY(write_config(config, error));
+  if (steps_done == 0) TRY(set_metrics_aside(config->run.dir, error));
+  return open_metrics(log, config->run.dir, error);
 }
 
 /* ---------------------------------------------------------------- terminal and log.txt */

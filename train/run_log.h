@@ -44,11 +44,17 @@ typedef struct EvalRecord {
   double standard_error; /* of nll */
 } EvalRecord;
 
-/* Makes or opens the run directory config->run.dir, writes config.yaml, and keeps of metrics.jsonl the
- * records up to `steps_done` (0 for a new run): later ones belong to steps that are done again. Lines go to
- * `terminal` too, NULL for none; a bar with the time left where that is a terminal. The caller closes *out.
- * Fails with STATUS_IO, STATUS_SYSTEM, or STATUS_CONFIG when another process has the run open. */
-Status run_log_open(const Config *config, int64_t steps_done, FILE *terminal, RunLog **out, Error *error);
+/* Makes or opens the run directory config->run.dir and takes its lock, which keeps every other process from
+ * writing there; messages can be logged from now on. Lines go to `terminal` too, NULL for none; a bar with
+ * the time left where that is a terminal. To be called before the run's checkpoints are looked at: what
+ * another process writes meanwhile would be lost. The caller closes *out. Fails with STATUS_IO,
+ * STATUS_SYSTEM, or STATUS_CONFIG when another process has the run open. */
+Status run_log_open(const Config *config, FILE *terminal, RunLog **out, Error *error);
+
+/* Begins or goes on with the run: writes config.yaml, and keeps of metrics.jsonl the records up to
+ * `steps_done`: later ones belong to steps that are done again. A run that starts at step 0 keeps records
+ * that are there as metrics.jsonl.1, .2, ... Fails with STATUS_IO or STATUS_SYSTEM. NULL is allowed. */
+Status run_log_begin(RunLog *log, const Config *config, int64_t steps_done, Error *error);
 
 /* Appends a step to metrics.jsonl, in one write that is taken back if it fails; shows and logs it every
  * logging.every steps, and when it was skipped or is the last. Numbers keep all their bits; those that are

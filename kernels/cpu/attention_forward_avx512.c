@@ -115,7 +115,8 @@ static void find_references(const Panel *panel, Block *block, const Sight *sight
   }
 }
 
-/* Raises the references of some queries of vector v to the block's maximum, and rescales what they hold. */
+/* Raises the references of some queries of vector v to the block's maximum, and rescales what they hold; the
+ * others keep their bits. */
 static void raise_reference(const Panel *panel, int64_t head_dim, int v, __mmask16 raised, __m512 maximum) {
   float *reference = panel->reference + (ptrdiff_t)16 * v;
   const __m512 old = _mm512_loadu_ps(reference);
@@ -123,10 +124,12 @@ static void raise_reference(const Panel *panel, int64_t head_dim, int v, __mmask
   const __m512 factor = exp2_avx512(_mm512_maskz_sub_ps(raised, old, next));
   _mm512_storeu_ps(reference, next);
   float *sum = panel->sum + (ptrdiff_t)16 * v;
-  _mm512_storeu_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(sum), factor));
+  const __m512 total = _mm512_loadu_ps(sum);
+  _mm512_storeu_ps(sum, _mm512_mask_mul_ps(total, raised, total, factor));
   for (int64_t d = 0; d < head_dim; d++) {
     float *values = panel->values + d * PANEL + (ptrdiff_t)16 * v;
-    _mm512_storeu_ps(values, _mm512_mul_ps(_mm512_loadu_ps(values), factor));
+    const __m512 value = _mm512_loadu_ps(values);
+    _mm512_storeu_ps(values, _mm512_mask_mul_ps(value, raised, value, factor));
   }
 }
 

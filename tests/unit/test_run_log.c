@@ -44,7 +44,8 @@ static int teardown(void **state) {
 static RunLog *start(int64_t steps_done, FILE *terminal) {
   RunLog *log;
   Error error = {0};
-  expect_ok(run_log_open(&config, steps_done, terminal, &log, &error), &error);
+  expect_ok(run_log_open(&config, terminal, &log, &error), &error);
+  expect_ok(run_log_begin(log, &config, steps_done, &error), &error);
   return log;
 }
 
@@ -182,6 +183,9 @@ static void test_resume(void **state) {
   log = start(0, NULL);
   assert_records(NULL, 0);
   run_log_close(log);
+  char *aside = temp_file_read_text(temp_dir_path(&directory, "run/metrics.jsonl.1"));
+  assert_non_null(strstr(aside, "\"step\":5"));
+  free(aside);
 }
 
 /* What a crash leaves behind: half a line, a line that is no record. */
@@ -223,7 +227,7 @@ static void test_second_process_is_refused(void **state) {
   RunLog *log = start(0, NULL), *second;
   write_steps(log, 1, 2);
   Error error = {0};
-  assert_int_equal(run_log_open(&config, 0, NULL, &second, &error), STATUS_CONFIG);
+  assert_int_equal(run_log_open(&config, NULL, &second, &error), STATUS_CONFIG);
   assert_non_null(strstr(error.text, "another process writes this run"));
   assert_null(second);
   /* And has changed nothing. */
@@ -251,7 +255,7 @@ static void test_directory_that_cannot_be_made(void **state) {
   (void)snprintf(config.run.dir, sizeof config.run.dir, "%s/run", file);
   RunLog *log;
   Error error = {0};
-  assert_int_equal(run_log_open(&config, 0, NULL, &log, &error), STATUS_IO);
+  assert_int_equal(run_log_open(&config, NULL, &log, &error), STATUS_IO);
   assert_null(log);
   assert_non_null(strstr(error.text, file));
 }
