@@ -183,7 +183,7 @@ static void test_resume(void **state) {
   log = start(0, NULL);
   assert_records(NULL, 0);
   run_log_close(log);
-  char *aside = temp_file_read_text(temp_dir_path(&directory, "run/metrics.jsonl.1"));
+  char *aside = temp_file_read_text(temp_dir_path(&directory, "runs/a run/metrics.jsonl.1"));
   assert_non_null(strstr(aside, "\"step\":5"));
   free(aside);
 }
