@@ -81,8 +81,9 @@ Status checkpoint_save(const char *directory, int64_t keep, const CheckpointMani
                        const CheckpointState *state, const CheckpointLog *log, Comm *world, Error *error);
 
 /* Removes from DIRECTORY what an interrupted save or removal left behind: step_*.tmp, and step_*.old beside
- * its successor. Only the run that writes there may call it; checkpoint_save does so itself. A missing
- * directory is allowed, and what cannot be removed is only a warning. Not collective: rank 0 calls it. */
+ * a successor that verifies. Only the run that writes there may call it; checkpoint_save does so itself. A
+ * missing directory is allowed, and what cannot be removed is only a warning. Not collective: rank 0 calls
+ * it. */
 void checkpoint_clean(const char *directory, const CheckpointLog *log);
 
 /* Finds in DIRECTORY the checkpoint of the highest step that verifies, without changing anything there. Each

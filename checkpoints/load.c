@@ -15,13 +15,6 @@
 
 /* ---------------------------------------------------------------- finding */
 
-/* Verifies one of the list, whose name must tell the step that it holds. */
-static Status verify_listed(const StepDirectory *entry, CheckpointManifest *manifest, Error *error) {
-  TRY(checkpoint_verify(entry->path, manifest, error));
-  if (manifest->step == entry->step) return STATUS_OK;
-  return fail(error, STATUS_DATA, "%s: holds step %lld: rename it", entry->path, (long long)manifest->step);
-}
-
 /* The newest of the list that verifies; found->path stays empty without one. */
 static Status find_newest(const StepDirectory *list, int64_t count, const CheckpointLog *log,
                           Checkpoint *found, int64_t *damaged, Error *error) {
@@ -29,7 +22,7 @@ static Status find_newest(const StepDirectory *list, int64_t count, const Checkp
   for (int64_t i = count - 1; i >= 0; i--) {
     if (list[i].kind == STEP_TEMPORARY) continue;
     Error reason = {0};
-    const Status status = verify_listed(&list[i], &found->manifest, &reason);
+    const Status status = verify_step(&list[i], true, &found->manifest, &reason);
     if (status == STATUS_OK) {
       memcpy(found->path, list[i].path, sizeof found->path);
       return STATUS_OK;

@@ -28,9 +28,13 @@ static void remove_leftover(const char *path, const CheckpointLog *log) {
   if (directory_remove(path, &error) != STATUS_OK) warn(log, "%s", error.text);
 }
 
-/* Whether entry `i` is an old one whose successor is in place. */
+/* Whether entry `i` is an old one whose successor is in place and whole; beside a damaged one it may be the
+ * checkpoint that the run lives on. */
 static bool is_superseded(const StepDirectory *list, int64_t count, int64_t i) {
-  return list[i].kind == STEP_OLD && i + 1 < count && list[i + 1].step == list[i].step;
+  if (list[i].kind != STEP_OLD || i + 1 == count || list[i + 1].step != list[i].step) return false;
+  CheckpointManifest manifest;
+  Error ignored = {0};
+  return verify_step(&list[i + 1], true, &manifest, &ignored) == STATUS_OK;
 }
 
 void checkpoint_clean(const char *directory, const CheckpointLog *log) {
@@ -60,7 +64,7 @@ static void remove_step(const StepDirectory *entry, const char *directory, const
 static bool is_whole(const StepDirectory *entry, bool contents, const CheckpointLog *log) {
   CheckpointManifest manifest;
   Error error = {0};
-  if (verify_checkpoint(entry->path, contents, &manifest, &error) == STATUS_OK) return true;
+  if (verify_step(entry, contents, &manifest, &error) == STATUS_OK) return true;
   warn(log, "%s: is damaged and does not count among those to keep: %s", entry->path, error.text);
   return false;
 }

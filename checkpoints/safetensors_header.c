@@ -306,9 +306,19 @@ static Status read_metadata(Parser *parser) {
   return STATUS_OK;
 }
 
+/* Whether valid UTF-8 holds characters below space, DEL, or one of U+0080 to U+009F: names are printed, and
+ * these could command the terminal. */
+static bool has_controls(const char *text) {
+  for (const unsigned char *at = (const unsigned char *)text; *at != '\0'; at++) {
+    if (*at < ' ' || *at == 0x7f || (*at == 0xc2 && at[1] < 0xa0)) return true;
+  }
+  return false;
+}
+
 static Status read_member(Parser *parser, bool *metadata_seen) {
   SafetensorsEntry entry = {0};
   TRY(read_name(parser, &entry.name));
+  if (has_controls(entry.name)) return damaged(parser, "the tensor's name in front has control characters");
   TRY(expect(parser, ':', "a colon should be here"));
   skip_spaces(parser);
   if (!at_byte(parser, '{')) return damaged(parser, "an object should be here");

@@ -12,6 +12,7 @@
 #include "checkpoints/directory.h"
 #include "checkpoints/moments.h"
 #include "checkpoints/retention.h"
+#include "checkpoints/verify.h"
 #include "checkpoints/weights.h"
 #include "kernels/base/file.h"
 #include "kernels/base/memory.h"
@@ -143,9 +144,23 @@ static Status write_files(Save *save, Error *error) {
 
 /* ---------------------------------------------------------------- making it count */
 
+/* Takes away one of the final and the old directory where both are there: the old one if the final one is
+ * whole, otherwise the final one, because the old one may be what the run lives on. */
+static Status make_way(const Save *save, Error *error) {
+  if (!file_exists(save->final) || !file_exists(save->old)) return STATUS_OK;
+  StepDirectory entry = {.step = save->manifest->step, .kind = STEP_FINAL};
+  CheckpointManifest manifest;
+  Error reason = {0};
+  TRY(directory_copy(save->final, entry.path, error));
+  const Status status = verify_step(&entry, true, &manifest, &reason);
+  if (status == STATUS_SYSTEM) return fail(error, status, "%s", reason.text);
+  return directory_remove(status == STATUS_OK ? save->old : save->final, error);
+}
+
 /* Gives the temporary directory its final name. One that has this name already steps aside under a name that
  * checkpoint_find knows too, so that a whole checkpoint of this step exists at every moment. */
 static Status publish(const Save *save, Error *error) {
+  TRY(make_way(save, error));
   const bool replaces = file_exists(save->final);
   if (replaces) TRY(file_rename(save->final, save->old, error));
   const Status status = file_rename(save->temporary, save->final, error);

@@ -99,6 +99,12 @@ Status verify_checkpoint(const char *path, bool contents, CheckpointManifest *ma
   return status;
 }
 
+Status verify_step(const StepDirectory *entry, bool contents, CheckpointManifest *manifest, Error *error) {
+  TRY(verify_checkpoint(entry->path, contents, manifest, error));
+  if (manifest->step == entry->step) return STATUS_OK;
+  return fail(error, STATUS_DATA, "%s: holds step %lld: rename it", entry->path, (long long)manifest->step);
+}
+
 Status checkpoint_verify(const char *path, CheckpointManifest *manifest, Error *error) {
   return verify_checkpoint(path, true, manifest, error);
 }

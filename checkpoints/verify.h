@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "checkpoints/directory.h"
 #include "checkpoints/manifest.h"
 #include "kernels/base/status.h"
 
@@ -15,5 +16,8 @@ Status verify_file(const char *directory, const ManifestFile *file, bool content
 /* Checks a checkpoint: its manifest and every file, with `contents` or without. STATUS_NO_INPUT when there is
  * no such directory, otherwise as verify_file. */
 Status verify_checkpoint(const char *path, bool contents, CheckpointManifest *manifest, Error *error);
+
+/* The same for one of a run's list, which must also hold the step that its name tells. */
+Status verify_step(const StepDirectory *entry, bool contents, CheckpointManifest *manifest, Error *error);
 
 #endif

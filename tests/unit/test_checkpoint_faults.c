@@ -100,6 +100,63 @@ static void test_one_rank_fails(void **state) {
   }
 }
 
+/* ---------------------------------------------------------------- an old one beside a damaged successor */
+
+/* Leaves one whole checkpoint, step_2.old, beside a step_2 that does not count: with a bit turned, or the
+ * whole files of another step under its name. */
+static void damage_successor(TempDir *temp, const char *directory, bool misnamed) {
+  const char *aside = temp_dir_path(temp, "aside");
+  char *final = case_path(directory, 2, "");
+  char *old = case_path(directory, 2, ".old");
+  char *other = case_path(directory, 9, "");
+  char *model = case_path(directory, 2, "model.safetensors");
+  case_save_step(directory, 2, 2);
+  assert_int_equal(rename(final, aside), 0);
+  case_save_step(directory, 2, misnamed ? 9 : 2);
+  if (misnamed) assert_int_equal(rename(other, final), 0);
+  assert_int_equal(rename(aside, old), 0);
+  if (!misnamed) {
+    size_t bytes = 0;
+    uint8_t *contents = temp_file_read(model, &bytes);
+    contents[bytes - 1] ^= 1;
+    temp_file_patch(model, bytes - 1, contents + bytes - 1, 1);
+    free(contents);
+  }
+  free(model);
+  free(other);
+  free(old);
+  free(final);
+}
+
+/* The old one stays until the new one is in place, whichever step that has: cleaning alone and a save that
+ * fails leave it. Then it counts among those to keep, and goes in its turn. */
+static void check_old_stays(const char *directory, int64_t step) {
+  const CheckpointLog log = {0};
+  checkpoint_clean(directory, &log);
+  check_state(directory, 2, 2);
+  const CaseSave save = plain_save(directory, 4, step);
+  limit_files(100);
+  check_save_fails(&save, strerror(EFBIG));
+  limit_files(0);
+  check_state(directory, 2, 2);
+  case_save_step(directory, 4, step);
+  check_state(directory, step, step == 2 ? 1 : 3);
+  case_save_step(directory, 4, step + 1);
+  check_state(directory, step + 1, 2);
+}
+
+static void test_damaged_successor(void **state) {
+  TempDir *temp = *state;
+  (void)signal(SIGXFSZ, SIG_IGN);
+  for (int i = 0; i < 4; i++) {
+    char name[16];
+    (void)snprintf(name, sizeof name, "case%d", i);
+    const char *directory = temp_dir_path(temp, name);
+    damage_successor(temp, directory, i % 2 == 1);
+    check_old_stays(directory, i < 2 ? 3 : 2);
+  }
+}
+
 /* ---------------------------------------------------------------- directories that cannot be written */
 
 static void test_file_in_the_way(void **state) {
@@ -266,7 +323,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_file_size_limit),          TEST(test_one_rank_fails),      TEST(test_file_in_the_way),
       TEST(test_parent_directory_is_made), TEST(test_read_only_directory), TEST(test_full_disk),
-      TEST(test_kill_at_random_moments),
+      TEST(test_kill_at_random_moments),   TEST(test_damaged_successor),
   };
   return cmocka_run_group_tests_name("checkpoint_faults", tests, NULL, NULL);
 }
