@@ -183,9 +183,11 @@ static Status get_time(const Reader *reader, const json_t *object, int64_t *seco
   return STATUS_OK;
 }
 
-/* A name that stays in the directory: without a slash, and neither "." nor "..". */
+/* A name that stays in the directory and can be shown: neither hidden nor with anything but these characters.
+ */
 static bool name_is_local(const char *name) {
-  return name[0] != '\0' && name[0] != '.' && strchr(name, '/') == NULL;
+  static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+  return name[0] != '\0' && name[0] != '.' && name[strspn(name, allowed)] == '\0';
 }
 
 static Status get_file(const Reader *reader, const json_t *json, ManifestFile *file) {
