@@ -149,6 +149,7 @@ static bool parse_index(const uint8_t *data, BlockIndex *index) {
   const uint8_t *windows = data + INDEX_HEADER_BYTES + count * INDEX_POINT_BYTES;
   index->file_bytes = (int64_t)load_u64(data + 16);
   index->data_bytes = (int64_t)load_u64(data + 32);
+  if (index->data_bytes < 0) return false;
   for (int64_t block = 0; block < count; block++) {
     const uint8_t *from = data + INDEX_HEADER_BYTES + block * INDEX_POINT_BYTES;
     const BlockPoint point = {.offset = (int64_t)load_u64(from),
@@ -159,6 +160,7 @@ static bool parse_index(const uint8_t *data, BlockIndex *index) {
     if (point.window_bytes > BLOCK_WINDOW_MAX || point.window_bytes > window_bytes - index->window_bytes) {
       return false;
     }
+    if (point.data_offset < 0 || point.data_offset > index->data_bytes) return false;
     if (block_index_add(index, &point, windows + index->window_bytes, &ignored) != STATUS_OK) return false;
   }
   return index->window_bytes == window_bytes && points_fit(index);

@@ -31,6 +31,7 @@ typedef struct SplitRule {
 typedef struct Preparation {
   const PrepareOptions *options;
   FileList files;
+  char *fresh; /* the folder in which the set is written */
   SplitRule rule;
   Tokenizer *tokenizer;
   SplitWriter writers[SPLIT_COUNT];
@@ -101,7 +102,7 @@ static Status check_options(const PrepareOptions *options, Error *error) {
 static Status find_documents(Preparation *work, Error *error) {
   const PrepareOptions *options = work->options;
   const FileFilter filter = {
-      .suffixes = options->suffixes, .suffix_count = options->suffix_count, .excluded = options->out};
+      .suffixes = options->suffixes, .suffix_count = options->suffix_count, .output = options->out};
   for (size_t i = 0; i < options->path_count; i++) {
     TRY(file_list_add(&work->files, options->paths[i], &filter, error));
   }
@@ -129,7 +130,7 @@ static Status make_folder(const PrepareOptions *options, Error *error) {
       options->out);
 }
 
-/* Opens the tokenizer and what is written with it. */
+/* Opens the tokenizer and sets up what is written with it. */
 static Status set_up(Preparation *work, Error *error) {
   const PrepareOptions *options = work->options;
   Description *description = &work->description;
@@ -138,8 +139,7 @@ static Status set_up(Preparation *work, Error *error) {
   description->vocab_size = work->tokenizer->vocab_size;
   description->end_of_document = work->tokenizer->end_of_document;
   for (Split split = SPLIT_TRAIN; split <= SPLIT_VAL; split++) {
-    work->writers[split] = (SplitWriter){.directory = options->out,
-                                         .split = split,
+    work->writers[split] = (SplitWriter){.split = split,
                                          .token_bytes = description->vocab_size <= UINT16_MAX + 1 ? 2 : 4,
                                          .shard_tokens = options->shard_tokens};
   }
@@ -210,6 +210,8 @@ close:
 
 static Status write_set(Preparation *work, Error *error) {
   Description *description = &work->description;
+  TRY(prepared_set_begin(work->options->out, &work->fresh, error));
+  for (Split split = SPLIT_TRAIN; split <= SPLIT_VAL; split++) work->writers[split].directory = work->fresh;
   for (int64_t i = 0; i < work->files.count; i++) TRY(add_document(work, i, error));
   for (Split split = SPLIT_TRAIN; split <= SPLIT_VAL; split++) {
     TRY(split_writer_finish(&work->writers[split], error));
@@ -217,7 +219,8 @@ static Status write_set(Preparation *work, Error *error) {
     description->splits[split].tokens = work->writers[split].tokens;
   }
   report_progress(work, true);
-  return description_write(work->options->out, description, error);
+  TRY(description_write(work->fresh, description, error));
+  return prepared_set_finish(work->options->out, work->fresh, error);
 }
 
 static void release(Preparation *work) {
@@ -225,6 +228,7 @@ static void release(Preparation *work) {
   tokenizer_close(work->tokenizer);
   free(work->tokens.tokens);
   free(work->text);
+  free(work->fresh);
 }
 
 Status prepare(const PrepareOptions *options, Description *out, Error *error) {
@@ -235,13 +239,12 @@ Status prepare(const PrepareOptions *options, Description *out, Error *error) {
   TRY_GOTO(set_up(&work, error), release);
   TRY_GOTO(make_folder(options, error), release);
   TRY_GOTO(find_documents(&work, error), release);
-  TRY_GOTO(prepared_set_remove(options->out, error), release);
-  TRY_GOTO(write_set(&work, error), remove);
+  TRY_GOTO(write_set(&work, error), discard);
   *out = work.description;
   goto release;
-remove:
+discard:
   for (Split split = SPLIT_TRAIN; split <= SPLIT_VAL; split++) split_writer_abandon(&work.writers[split]);
-  (void)prepared_set_remove(options->out, &ignored);
+  if (work.fresh != NULL) (void)prepared_set_discard(work.fresh, &ignored);
 release:
   release(&work);
   return status;

@@ -33,12 +33,14 @@ typedef struct PrepareOptions {
   void *context;
 } PrepareOptions;
 
-/* Makes the set and stores its description in *out. One document a file, in the order of their paths, each
- * followed by the end-of-document token; empty files hold no document. Of the files in folders only regular
- * ones are taken, and links to such; links to folders are not followed. With val_fraction > 0 and at least
- * two documents, each split gets at least one. The same files give the same set, byte for byte, with one
- * version of zlib. STATUS_USAGE for options out of range, or a set that is there and may not be replaced;
- * STATUS_NO_INPUT for a path that cannot be read, or no document at all; STATUS_IO when writing fails. */
+/* Makes the set, in place of an old one only when it is complete, and stores its description in *out. One
+ * document a file, in the order of their paths, each followed by the end-of-document token; empty files hold
+ * no document. Of the files in folders only regular ones are taken, and links to such; links to folders are
+ * not followed. With val_fraction > 0 and at least two documents, each split gets at least one. The same
+ * files give the same set, byte for byte, with one version of zlib. Files that are met by several paths are
+ * taken once, by the first of them in their order. STATUS_USAGE for options out of range, a set that is there
+ * and may not be replaced, or a path that is the output folder or a file of the set in it; STATUS_NO_INPUT
+ * for a path that cannot be read, or no document at all; STATUS_IO when writing fails. */
 Status prepare(const PrepareOptions *options, Description *out, Error *error);
 
 #endif

@@ -4,77 +4,151 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fnmatch.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "data/description.h"
 #include "kernels/base/file.h"
 
+#define NEW_FOLDER ".new"
 #define SIX_DIGITS "[0-9][0-9][0-9][0-9][0-9][0-9]"
 
-/* Names of the files of a set; the description is removed before all others. */
-static const char *const SET_FILES[] = {
-    "train_" SIX_DIGITS ".bin.gz",
-    "train_" SIX_DIGITS ".bin.gz.index",
-    "val_" SIX_DIGITS ".bin.gz",
-    "val_" SIX_DIGITS ".bin.gz.index",
+/* Names of the files of a set other than its description; .tmp: an index while it is written. */
+static const char *const SHARD_FILES[] = {
+    "train_" SIX_DIGITS ".bin.gz",           "val_" SIX_DIGITS ".bin.gz",
+    "train_" SIX_DIGITS ".bin.gz.index",     "val_" SIX_DIGITS ".bin.gz.index",
+    "train_" SIX_DIGITS ".bin.gz.index.tmp", "val_" SIX_DIGITS ".bin.gz.index.tmp",
 };
 
-static bool is_set_file(const char *name) {
+/* What is done with the shards and indexes of a folder. */
+typedef struct Visit {
+  Status (*act)(const struct Visit *visit, const char *name, Error *error); /* NULL: they are only counted */
+  const char *directory;
+  const char *to; /* the folder to which they are moved */
+  int64_t count;
+} Visit;
+
+static bool is_shard_file(const char *name) {
   bool matches = false;
-  for (size_t i = 0; i < sizeof SET_FILES / sizeof SET_FILES[0]; i++) {
-    matches = matches || fnmatch(SET_FILES[i], name, 0) == 0;
+  for (size_t i = 0; i < sizeof SHARD_FILES / sizeof SHARD_FILES[0]; i++) {
+    matches = matches || fnmatch(SHARD_FILES[i], name, 0) == 0;
   }
   return matches;
 }
 
-/* Counts the shards and indexes in a folder, and removes them where that is asked for. */
-static Status visit_files(const char *directory, bool remove, int64_t *count, Error *error) {
+bool prepared_set_owns(const char *name) {
+  return is_shard_file(name) || strcmp(name, DESCRIPTION_FILE) == 0 ||
+         strcmp(name, DESCRIPTION_FILE ".tmp") == 0 || strcmp(name, NEW_FOLDER) == 0;
+}
+
+static Status visit_files(Visit *visit, Error *error) {
   Status status = STATUS_OK;
+  const char *directory = visit->directory;
   DIR *folder = opendir(directory);
-  *count = 0;
+  visit->count = 0;
   if (folder == NULL) return fail_errno(error, STATUS_IO, errno, "%s: the folder cannot be read", directory);
-  const struct dirent *entry = NULL;
-  while (status == STATUS_OK && (entry = readdir(folder)) != NULL) {
-    if (!is_set_file(entry->d_name)) continue;
-    (*count)++;
-    if (remove && unlinkat(dirfd(folder), entry->d_name, 0) != 0) {
-      status = fail_errno(error, STATUS_IO, errno, "%s/%s: cannot be removed", directory, entry->d_name);
+  while (status == STATUS_OK) {
+    errno = 0;
+    const struct dirent *entry = readdir(folder);
+    if (entry == NULL) {
+      if (errno != 0)
+        status = fail_errno(error, STATUS_IO, errno, "%s: the folder cannot be read", directory);
+      break;
     }
+    if (!is_shard_file(entry->d_name)) continue;
+    visit->count++;
+    if (visit->act != NULL) status = visit->act(visit, entry->d_name, error);
   }
   (void)closedir(folder);
   return status;
 }
 
-static Status description_file(const char *directory, char **out, Error *error) {
-  if (asprintf(out, "%s/" DESCRIPTION_FILE, directory) < 0) {
+static Status join(const char *directory, const char *name, char **out, Error *error) {
+  if (asprintf(out, "%s/%s", directory, name) < 0) {
+    *out = NULL;
     return fail(error, STATUS_SYSTEM, "%s: no memory left for a file name", directory);
   }
   return STATUS_OK;
 }
 
+/* Removes a file that may be missing. */
+static Status remove_file(const char *directory, const char *name, Error *error) {
+  char *path = NULL;
+  Status status = STATUS_OK;
+  TRY(join(directory, name, &path, error));
+  if (unlink(path) != 0 && errno != ENOENT) {
+    status = fail_errno(error, STATUS_IO, errno, "%s: cannot be removed", path);
+  }
+  free(path);
+  return status;
+}
+
+static Status move_file(const char *from, const char *to, const char *name, Error *error) {
+  char *old_path = NULL;
+  char *new_path = NULL;
+  Status status = STATUS_OK;
+  TRY_GOTO(join(from, name, &old_path, error), release);
+  TRY_GOTO(join(to, name, &new_path, error), release);
+  status = file_rename(old_path, new_path, error);
+release:
+  free(new_path);
+  free(old_path);
+  return status;
+}
+
+static Status remove_shard(const Visit *visit, const char *name, Error *error) {
+  return remove_file(visit->directory, name, error);
+}
+
+static Status move_shard(const Visit *visit, const char *name, Error *error) {
+  return move_file(visit->directory, visit->to, name, error);
+}
+
+static Status remove_set(const char *directory, Error *error) {
+  Visit removal = {.act = remove_shard, .directory = directory};
+  TRY(remove_file(directory, DESCRIPTION_FILE, error));
+  TRY(file_sync_directory(directory, error));
+  return visit_files(&removal, error);
+}
+
 Status prepared_set_exists(const char *directory, bool *exists, Error *error) {
   char *path = NULL;
-  int64_t count = 0;
-  TRY(description_file(directory, &path, error));
+  Visit search = {.directory = directory};
+  TRY(join(directory, DESCRIPTION_FILE, &path, error));
   const bool described = file_exists(path);
   free(path);
-  TRY(visit_files(directory, false, &count, error));
-  *exists = described || count > 0;
+  TRY(visit_files(&search, error));
+  *exists = described || search.count > 0;
   return STATUS_OK;
 }
 
-Status prepared_set_remove(const char *directory, Error *error) {
-  char *path = NULL;
-  int64_t count = 0;
-  TRY(description_file(directory, &path, error));
-  const int result = unlink(path);
-  const int problem = errno;
-  free(path);
-  if (result != 0 && problem != ENOENT) {
-    return fail_errno(error, STATUS_IO, problem, "%s/" DESCRIPTION_FILE ": cannot be removed", directory);
+Status prepared_set_discard(const char *fresh, Error *error) {
+  /* What is no folder of its own, such as a link to one, fails here, before anything in it is touched. */
+  if (rmdir(fresh) == 0 || errno == ENOENT) return STATUS_OK;
+  if (errno == ENOTEMPTY || errno == EEXIST) {
+    TRY(remove_set(fresh, error));
+    TRY(remove_file(fresh, DESCRIPTION_FILE ".tmp", error));
+    if (rmdir(fresh) == 0) return STATUS_OK;
   }
+  return fail_errno(error, STATUS_IO, errno, "%s: is in the way of a new set and cannot be removed", fresh);
+}
+
+Status prepared_set_begin(const char *directory, char **fresh, Error *error) {
+  TRY(join(directory, NEW_FOLDER, fresh, error));
+  TRY(prepared_set_discard(*fresh, error));
+  return file_make_directory(*fresh, error);
+}
+
+Status prepared_set_finish(const char *directory, const char *fresh, Error *error) {
+  Visit moving = {.act = move_shard, .directory = fresh, .to = directory};
+  TRY(remove_set(directory, error));
+  TRY(visit_files(&moving, error));
   TRY(file_sync_directory(directory, error));
-  return visit_files(directory, true, &count, error);
+  TRY(move_file(fresh, directory, DESCRIPTION_FILE, error));
+  TRY(file_sync_directory(directory, error));
+  return prepared_set_discard(fresh, error);
 }

@@ -29,6 +29,7 @@ struct Shard {
   int64_t tokens;
   int64_t vocab_size;
   bool indexed;       /* `index` is there; a plain shard needs none */
+  bool index_kept;    /* the index of a gzip shard lies in its cache file, too */
   BlockIndex index;   /* of a compressed shard */
   uint8_t *block;     /* the expanded block at hand, or NULL */
   int64_t block_held; /* its number */
@@ -72,11 +73,12 @@ static Status parse_header(Shard *shard, const uint8_t *header, Error *error) {
 static Status index_gzip(Shard *shard, Error *error) {
   Error ignored = {0}; /* of a folder that cannot be written: the index is then in memory only */
   if (block_index_load(&shard->file, BLOCK_GZIP, &shard->index)) {
-    if (shard->index.data_bytes == data_bytes(shard)) return STATUS_OK;
+    shard->index_kept = shard->index.data_bytes == data_bytes(shard);
+    if (shard->index_kept) return STATUS_OK;
     block_index_free(&shard->index);
   }
   TRY(gzip_scan(&shard->file, data_bytes(shard), &shard->index, error));
-  (void)block_index_save(&shard->file, BLOCK_GZIP, &shard->index, &ignored);
+  shard->index_kept = block_index_save(&shard->file, BLOCK_GZIP, &shard->index, &ignored) == STATUS_OK;
   return STATUS_OK;
 }
 
@@ -156,11 +158,13 @@ static Status read_header(Shard *shard, uint8_t *header, Error *error) {
   return STATUS_OK;
 }
 
-/* Checks that the shard holds what its header promises, as far as that is known without expanding it. */
-static Status check_size(const Shard *shard, Error *error) {
+/* Checks that the shard holds what its header promises, as far as that is known without expanding it. A gzip
+ * shard without tokens is expanded all the same: nothing of it will be read, which would show the damage. */
+static Status check_size(Shard *shard, Error *error) {
   const int64_t promised = data_bytes(shard);
+  if (shard->packing == SHARD_GZIP) return shard->tokens == 0 ? make_index(shard, error) : STATUS_OK;
   const int64_t there = shard->packing == SHARD_PLAIN ? shard->file_bytes : shard->index.data_bytes;
-  if (shard->packing == SHARD_GZIP || there == promised) return STATUS_OK;
+  if (there == promised) return STATUS_OK;
   return fail(
       error, STATUS_DATA,
       "%s: its header promises %lld tokens of %d bytes, %lld bytes in all, but there are %lld: the file "
@@ -260,6 +264,12 @@ void shard_rest(Shard *shard) {
   file_close(&shard->file);
   free(shard->block);
   shard->block = NULL;
+  /* Its windows are 32 KiB for each block: they are read again where that is possible. */
+  if (shard->index_kept) {
+    block_index_free(&shard->index);
+    shard->indexed = false;
+    shard->index_kept = false;
+  }
 }
 
 void shard_close(Shard *shard) {

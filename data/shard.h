@@ -22,7 +22,8 @@ typedef struct Shard Shard;
 void shard_header(int64_t tokens, int token_bytes, uint8_t header[SHARD_HEADER_BYTES]);
 
 /* Opens a shard and checks its header and size; a gzip file that is not BGZF is only checked as a whole at
- * the first read. `vocab_size` bounds the token ids. STATUS_NO_INPUT, STATUS_DATA. The caller closes *out. */
+ * the first read, or here if it promises no tokens. `vocab_size` bounds the token ids. STATUS_NO_INPUT,
+ * STATUS_DATA. The caller closes *out. */
 Status shard_open(const char *path, int64_t vocab_size, Shard **out, Error *error);
 
 int64_t shard_tokens(const Shard *shard);
@@ -35,7 +36,8 @@ int shard_token_bytes(const Shard *shard);
  * file and offset. */
 Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *tokens, Error *error);
 
-/* Closes the file and frees the expanded block until the next read, so that many shards can be kept. */
+/* Closes the file and frees the expanded block until the next read, and a gzip shard's index where its cache
+ * file holds it, so that many shards can be kept. */
 void shard_rest(Shard *shard);
 
 /* Releases a shard; NULL is allowed. */

@@ -43,6 +43,7 @@ static Status read_flags(const CommandLine *line, Suffixes *suffixes, PrepareOpt
   const char *suffix = command_line_flag(line, "suffix");
   const char *tokenizer = command_line_flag(line, "tokenizer");
   int64_t seed = DEFAULT_SEED;
+  if (*options->out == '\0') return fail(error, STATUS_USAGE, "--out is ''; it must name a folder");
   if (tokenizer) options->tokenizer = tokenizer;
   if (fraction) TRY(command_line_real("--val-fraction", fraction, 0, 1, &options->val_fraction, error));
   if (tokens)

@@ -169,7 +169,9 @@ Status file_make_directory(const char *path, Error *error) {
     end += strcspn(end, "/");
     const char kept = *end;
     *end = '\0';
-    if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
+    if (mkdir(copy, 0777) == 0) {
+      status = file_sync_parent(copy, error);
+    } else if (errno != EEXIST) {
       status = fail_errno(error, STATUS_IO, errno, "%s: the directory cannot be made", copy);
     }
     *end = kept;
@@ -177,7 +179,10 @@ Status file_make_directory(const char *path, Error *error) {
   free(copy);
   if (status != STATUS_OK) return status;
   struct stat info;
-  if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
+  if (stat(path, &info) != 0) {
+    return fail_errno(error, STATUS_IO, errno, "%s: the directory cannot be made", path);
+  }
+  if (!S_ISDIR(info.st_mode)) {
     return fail(error, STATUS_IO, "%s: is there, but is not a directory", path);
   }
   return STATUS_OK;

@@ -57,7 +57,8 @@ Status file_sync_directory(const char *path, Error *error);
 /* file_sync_directory of the directory in which `path` lies. */
 Status file_sync_parent(const char *path, Error *error);
 
-/* Creates a directory, and those above it, where they are missing. STATUS_IO. */
+/* Creates a directory, and those above it, where they are missing, and makes their names durable. STATUS_IO.
+ */
 Status file_make_directory(const char *path, Error *error);
 
 /* Whether there is a file or directory of that name. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "data/little_endian.h"
 #include "tests/support/compressed.h"
@@ -193,6 +194,48 @@ static void test_damaged_or_foreign_index_is_not_used(void **state) {
   free(good);
 }
 
+/* An index whose checksum is right and whose sizes are not, which only somebody who means it writes. */
+static void test_crafted_index_is_not_used(void **state) {
+  const char *path = temp_dir_path(*state, "a.bin.gz");
+  const char *index_path = temp_dir_path(*state, "a.bin.gz.index");
+  const struct {
+    size_t offset; /* in the index: the bytes of data, and where the first blocks begin in them */
+    int64_t value;
+  } faults[] = {{32, INT64_MIN},
+                {32, -1},
+                {32, 0},
+                {32, INT64_MAX},
+                {56 + 8, INT64_MIN},
+                {56 + 32 + 8, INT64_MIN},
+                {56 + 32 + 8, -1},
+                {56 + 32 + 8, 0},
+                {56 + 32 + 8, INT64_MAX}};
+  Error error = {0};
+  size_t bytes = 0;
+  size_t index_bytes = 0;
+  File file = FILE_CLOSED;
+  BlockIndex index = {0};
+  free(make_file(path, 200000, &bytes));
+  uint8_t *data = temp_file_read(index_path, &index_bytes);
+  assert_true(load_u64(data + 40) >= 3);
+  expect_ok(file_open_read(path, &file, &error), &error);
+  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+    const uint64_t good = load_u64(data + faults[i].offset);
+    store_u64(data + faults[i].offset, (uint64_t)faults[i].value);
+    store_u32(data + index_bytes - 4, (uint32_t)crc32_z(0, data, index_bytes - 4));
+    temp_file_write(index_path, data, index_bytes);
+    assert_false(block_index_load(&file, BLOCK_BGZF, &index));
+    assert_null(index.points);
+    store_u64(data + faults[i].offset, good);
+  }
+  store_u32(data + index_bytes - 4, (uint32_t)crc32_z(0, data, index_bytes - 4));
+  temp_file_write(index_path, data, index_bytes);
+  assert_true(block_index_load(&file, BLOCK_BGZF, &index));
+  block_index_free(&index);
+  file_close(&file);
+  free(data);
+}
+
 /* The index of a file that was replaced by another of the same size. */
 static void test_stale_index_is_not_used(void **state) {
   const char *path = temp_dir_path(*state, "a.bin.gz");
@@ -288,6 +331,7 @@ int main(void) {
       IN_TEMP_DIR(test_something_appended),
       IN_TEMP_DIR(test_index_is_kept_beside),
       IN_TEMP_DIR(test_damaged_or_foreign_index_is_not_used),
+      IN_TEMP_DIR(test_crafted_index_is_not_used),
       IN_TEMP_DIR(test_stale_index_is_not_used),
       IN_TEMP_DIR(test_absurd_index_is_not_used),
       IN_TEMP_DIR(test_failing_writes),

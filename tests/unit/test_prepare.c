@@ -1,10 +1,15 @@
 /* Preparing text: what is taken, in which order, what is written, and when it is refused. */
 #include "data/prepare.h"
 
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "data/dataset.h"
@@ -287,26 +292,200 @@ static void test_wrong_options(void **state) {
   expect_error(prepare(&options, &description, &error), &error, STATUS_USAGE, "words");
   options = good;
   options.out = temp_dir_path(directory, "in/empty");
-  expect_error(prepare(&options, &description, &error), &error, STATUS_IO, options.out);
+  expect_error(prepare(&options, &description, &error), &error, STATUS_IO, options.out, "not a directory");
+  options.out = "";
+  expect_error(prepare(&options, &description, &error), &error, STATUS_IO, "No such file");
 }
 
-/* A failure half-way leaves no shard behind. */
-static void test_a_failure_leaves_nothing(void **state) {
+/* What goes wrong once the first document is read. */
+typedef struct Accident {
+  const char *removed; /* a document that is gone */
+  const char *full;    /* a name that leads to a full device; or NULL */
+  bool happened;
+} Accident;
+
+static void have_accident(void *context, const PrepareProgress *progress) {
+  Accident *accident = context;
+  (void)progress;
+  if (accident->happened) return;
+  accident->happened = true;
+  if (accident->removed != NULL) assert_int_equal(unlink(accident->removed), 0);
+  if (accident->full != NULL) assert_int_equal(symlink("/dev/full", accident->full), 0);
+}
+
+/* A failure half-way leaves no shard behind, and the old set as it was. */
+static void test_a_failure_costs_the_old_set_nothing(void **state) {
   TempDir *directory = *state;
   const char *const paths[] = {write_documents(directory)};
+  const char *kept[] = {"out/train_000000.bin.gz", "out/train_000003.bin.gz.index", "out/dataset.json"};
   Error error = {0};
   Description description = {0};
   PrepareOptions options = base_options(directory, paths, 1);
   options.shard_tokens = 10;
+  options.overwrite = true;
   if (!file_exists("/dev/full")) skip();
-  temp_file_write_text(temp_dir_path(directory, "out/note"), "x");
-  /* The index of the third shard cannot be written: its name under way leads to a full device. */
-  assert_int_equal(symlink("/dev/full", temp_dir_path(directory, "out/train_000002.bin.gz.index.tmp")), 0);
-  expect_error(prepare(&options, &description, &error), &error, STATUS_IO, "train_000002", "No space");
-  assert_false(file_exists(temp_dir_path(directory, "out/train_000000.bin.gz")));
-  assert_false(file_exists(temp_dir_path(directory, "out/train_000000.bin.gz.index")));
-  assert_false(file_exists(temp_dir_path(directory, "out/train_000002.bin.gz")));
-  assert_false(file_exists(temp_dir_path(directory, "out/dataset.json")));
+  for (int round = 0; round < 4; round++) {
+    /* First with nothing there, then with a set: the last document is gone, or the index of the third shard
+     * cannot be written. */
+    const bool full = round % 2 == 0;
+    Accident accident = {.removed = full ? NULL : temp_dir_path(directory, "docs/t"),
+                         .full = full ? temp_dir_path(directory, "out/.new/train_000002.bin.gz.index.tmp")
+                                      : NULL};
+    if (round == 2) run(&options, &description);
+    char *before = round < 2 ? NULL : read_split(directory, "train");
+    PrepareOptions failing = options;
+    failing.progress = have_accident;
+    failing.context = &accident;
+    failing.shard_tokens = full ? 10 : 7;
+    const Status status = prepare(&failing, &description, &error);
+    if (full) expect_error(status, &error, STATUS_IO, "train_000002", "No space");
+    if (!full) expect_error(status, &error, STATUS_NO_INPUT, "docs/t");
+    for (int i = 0; i < 3; i++) {
+      assert_int_equal(file_exists(temp_dir_path(directory, kept[i])), round >= 2);
+    }
+    if (round >= 2) expect_split(directory, "train", before);
+    free(before);
+    assert_false(file_exists(temp_dir_path(directory, "out/.new")));
+    temp_file_write_text(temp_dir_path(directory, "docs/t"), "t");
+  }
+}
+
+/* What a preparation that was killed left is in nobody's way; what is not of a set is not removed. */
+static void test_remains_of_a_killed_preparation(void **state) {
+  TempDir *directory = *state;
+  const char *const paths[] = {write_documents(directory)};
+  Error error = {0};
+  Description description = {0};
+  const PrepareOptions options = base_options(directory, paths, 1);
+  temp_file_write_text(temp_dir_path(directory, "out/.new/train_000009.bin.gz"), "half");
+  temp_file_write_text(temp_dir_path(directory, "out/.new/train_000009.bin.gz.index.tmp"), "half");
+  temp_file_write_text(temp_dir_path(directory, "out/.new/dataset.json"), "half");
+  temp_file_write_text(temp_dir_path(directory, "out/.new/dataset.json.tmp"), "half");
+  run(&options, &description);
+  assert_false(file_exists(temp_dir_path(directory, "out/.new")));
+  assert_false(file_exists(temp_dir_path(directory, "out/train_000009.bin.gz")));
+  assert_int_equal(description.splits[SPLIT_TRAIN].documents, 20);
+  const char *mine = temp_dir_path(directory, "other/.new/mine");
+  PrepareOptions other = options;
+  other.out = temp_dir_path(directory, "other");
+  temp_file_write_text(mine, "text");
+  expect_error(prepare(&other, &description, &error), &error, STATUS_IO, "other/.new", "not empty");
+  assert_true(file_exists(mine));
+}
+
+/* The set that would be replaced is no text, by whatever path it is named. */
+static void test_the_set_is_no_input(void **state) {
+  TempDir *directory = *state;
+  const char *const documents[] = {write_documents(directory)};
+  const char *names[] = {"out",
+                         "out/../out/.",
+                         "linked",
+                         "out/train_000000.bin.gz",
+                         "out/train_000000.bin.gz.index",
+                         "out/dataset.json",
+                         "linked/dataset.json",
+                         "in/shard"};
+  Error error = {0};
+  Description description = {0};
+  PrepareOptions options = base_options(directory, documents, 1);
+  run(&options, &description);
+  char *before = read_split(directory, "train");
+  temp_file_write_text(temp_dir_path(directory, "in/text"), "text");
+  temp_file_write_text(temp_dir_path(directory, "out/mine/text"), "mine");
+  assert_int_equal(symlink("out", temp_dir_path(directory, "linked")), 0);
+  assert_int_equal(symlink("../out/train_000000.bin.gz", temp_dir_path(directory, "in/shard")), 0);
+  options.overwrite = true;
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    const char *const paths[] = {documents[0], temp_dir_path(directory, names[i])};
+    options.paths = paths;
+    options.path_count = 2;
+    expect_error(prepare(&options, &description, &error), &error, STATUS_USAGE, paths[1], "another folder");
+    expect_split(directory, "train", before);
+  }
+  /* In a folder a link to it is passed over; other files in the output folder can be named. */
+  const char *const paths[] = {temp_dir_path(directory, "in"), temp_dir_path(directory, "out/mine")};
+  options.paths = paths;
+  run(&options, &description);
+  expect_split(directory, "train", "text|mine|");
+  free(before);
+}
+
+/* One file by several paths is one document: otherwise both splits could hold it. */
+static void test_a_file_is_taken_once(void **state) {
+  TempDir *directory = *state;
+  char dotted[512];
+  const char *const paths[] = {dotted, temp_dir_path(directory, "in"), temp_dir_path(directory, "link")};
+  Description description = {0};
+  const PrepareOptions options = base_options(directory, paths, 3);
+  (void)snprintf(dotted, sizeof dotted, "%s/./in", directory->path);
+  temp_file_write_text(temp_dir_path(directory, "in/b"), "bee");
+  temp_file_write_text(temp_dir_path(directory, "in/c"), "sea");
+  assert_int_equal(symlink("in/c", temp_dir_path(directory, "link")), 0);
+  assert_int_equal(symlink("c", temp_dir_path(directory, "in/a")), 0);
+  assert_int_equal(link(temp_dir_path(directory, "in/b"), temp_dir_path(directory, "in/d")), 0);
+  run(&options, &description);
+  expect_split(directory, "train", "sea|bee|"); /* by the names a and b */
+  assert_int_equal(description.splits[SPLIT_TRAIN].documents, 2);
+}
+
+/* Stands before the C library's function: fails when `reads_left` comes to 0. */
+static int reads_left = -1;
+
+struct dirent *readdir(DIR *folder) {
+  struct dirent *(*real)(DIR *) = NULL;
+  /* POSIX lets a function pointer be had from dlsym; C itself does not. */
+  void *const symbol = dlsym(RTLD_NEXT, "readdir64");
+  memcpy(&real, &symbol, sizeof real);
+  if (reads_left > 0 && --reads_left == 0) {
+    errno = EIO;
+    return NULL;
+  }
+  return real(folder);
+}
+
+/* A folder that cannot be read to its end is not one without a set. */
+static void test_folder_that_cannot_be_read(void **state) {
+  TempDir *directory = *state;
+  const char *const paths[] = {write_documents(directory)};
+  Error error = {0};
+  Description description = {0};
+  const PrepareOptions options = base_options(directory, paths, 1);
+  temp_file_write_text(temp_dir_path(directory, "out/train_000000.bin.gz"), "shard");
+  reads_left = 1;
+  const Status status = prepare(&options, &description, &error);
+  reads_left = -1;
+  expect_error(status, &error, STATUS_IO, options.out, "Input/output error");
+}
+
+/* Also stands before the C library's: notes what was synced. */
+static ino_t synced[64];
+static size_t synced_count;
+
+int fsync(int descriptor) {
+  struct stat info;
+  if (fstat(descriptor, &info) == 0) synced[synced_count++ % 64] = info.st_ino;
+  return (int)syscall(SYS_fsync, descriptor);
+}
+
+static bool was_synced(const char *path) {
+  struct stat info;
+  bool found = false;
+  assert_int_equal(stat(path, &info), 0);
+  for (size_t i = 0; i < synced_count && i < 64; i++) found = found || synced[i] == info.st_ino;
+  return found;
+}
+
+static void test_new_folders_are_durable(void **state) {
+  TempDir *directory = *state;
+  Error error = {0};
+  synced_count = 0;
+  expect_ok(file_make_directory(temp_dir_path(directory, "x/y/z/"), &error), &error);
+  assert_true(was_synced(directory->path));
+  assert_true(was_synced(temp_dir_path(directory, "x")));
+  assert_true(was_synced(temp_dir_path(directory, "x/y")));
+  synced_count = 0;
+  expect_ok(file_make_directory(temp_dir_path(directory, "x/y"), &error), &error);
+  assert_int_equal(synced_count, 0);
 }
 
 typedef struct Reports {
@@ -398,7 +577,12 @@ int main(void) {
       IN_TEMP_DIR(test_the_same_files_give_the_same_set),
       IN_TEMP_DIR(test_a_set_is_not_overwritten_unasked),
       IN_TEMP_DIR(test_wrong_options),
-      IN_TEMP_DIR(test_a_failure_leaves_nothing),
+      IN_TEMP_DIR(test_a_failure_costs_the_old_set_nothing),
+      IN_TEMP_DIR(test_remains_of_a_killed_preparation),
+      IN_TEMP_DIR(test_the_set_is_no_input),
+      IN_TEMP_DIR(test_a_file_is_taken_once),
+      IN_TEMP_DIR(test_folder_that_cannot_be_read),
+      IN_TEMP_DIR(test_new_folders_are_durable),
       IN_TEMP_DIR(test_progress),
       IN_TEMP_DIR(test_large_documents),
       IN_TEMP_DIR(test_loader_reads_what_was_prepared),

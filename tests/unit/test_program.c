@@ -92,6 +92,7 @@ static void test_usage(void **state) {
   assert_fails("eval x.yaml --contxt 5", STATUS_USAGE, "did you mean '--context'?");
   assert_fails("prepare --out d --val-fraction 2 .", STATUS_USAGE, "--val-fraction is '2'");
   assert_fails("prepare --out d --shard-tokens 0 .", STATUS_USAGE, "--shard-tokens is '0'");
+  assert_fails("prepare --out '' .", STATUS_USAGE, "--out is ''");
   assert_fails("prepare --out d --suffix , .", STATUS_USAGE, "--suffix is ','");
 }
 

@@ -108,6 +108,19 @@ static void test_empty_shard(void **state) {
   }
 }
 
+/* Nothing is read of a shard without tokens, so opening it must find what is wrong. */
+static void test_empty_shard_with_something_in_it(void **state) {
+  uint8_t data[SHARD_HEADER_BYTES + 8] = {0};
+  shard_header(0, 2, data);
+  for (ShardForm form = FORM_PLAIN; form < FORM_COUNT; form++) {
+    const char *path = temp_dir_path(*state, form_names[form]);
+    Error error = {0};
+    Shard *shard = NULL;
+    shards_write_bytes(path, form, data, sizeof data);
+    expect_error(shard_open(path, 10, &shard, &error), &error, STATUS_DATA, path);
+  }
+}
+
 static void test_wrong_headers(void **state) {
   const struct {
     size_t offset;
@@ -267,6 +280,28 @@ static void test_gzip_index_is_kept_and_used(void **state) {
   free(tokens);
 }
 
+/* A shard at rest has given up the index that its file keeps, and gets it from there, or makes it again. */
+static void test_gzip_index_is_released_at_rest(void **state) {
+  const int64_t count = 100000;
+  const char *path = temp_dir_path(*state, "a.bin.gz");
+  const char *index = temp_dir_path(*state, "a.bin.gz.index");
+  Error error = {0};
+  Shard *shard = NULL;
+  int32_t piece[1000];
+  int32_t *tokens = shards_tokens(count, 60000);
+  shards_write(path, FORM_GZIP, tokens, count, 2);
+  expect_ok(shard_open(path, 60000, &shard, &error), &error);
+  for (int round = 0; round < 4; round++) {
+    expect_ok(shard_read(shard, count - 1000, 1000, piece, &error), &error);
+    assert_memory_equal(piece, tokens + count - 1000, sizeof piece);
+    assert_true(file_exists(index));
+    shard_rest(shard);
+    if (round % 2 == 0) assert_int_equal(unlink(index), 0);
+  }
+  shard_close(shard);
+  free(tokens);
+}
+
 static void test_folder_that_cannot_take_the_index(void **state) {
   const int64_t count = 100000;
   const char *path = temp_dir_path(*state, "a.bin.gz");
@@ -341,12 +376,14 @@ int main(void) {
       IN_TEMP_DIR(test_random_against_sequential),
       IN_TEMP_DIR(test_missing_index),
       IN_TEMP_DIR(test_empty_shard),
+      IN_TEMP_DIR(test_empty_shard_with_something_in_it),
       IN_TEMP_DIR(test_wrong_headers),
       IN_TEMP_DIR(test_what_is_no_shard),
       IN_TEMP_DIR(test_truncated_at_every_kind_of_place),
       IN_TEMP_DIR(test_token_out_of_range),
       IN_TEMP_DIR(test_damage_is_local),
       IN_TEMP_DIR(test_gzip_index_is_kept_and_used),
+      IN_TEMP_DIR(test_gzip_index_is_released_at_rest),
       IN_TEMP_DIR(test_folder_that_cannot_take_the_index),
       IN_TEMP_DIR(test_header_that_lies_about_gzip),
       IN_TEMP_DIR(test_changed_while_in_use),
