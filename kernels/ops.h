@@ -158,9 +158,9 @@ typedef struct Ops {
   void (*add_f32)(Device *device, int64_t count, const float *x, float *y);
 
   /* Per row of logits (n, vocab): nll[i] = log sum exp(logits) - logits[target], 0 for IGNORED_TARGET.
-   * With `gradient` the logits become scale (softmax - one_hot(target)), zero rows for ignored targets. */
+   * With `gradient` the logits become softmax - one_hot(target), zero rows for ignored targets. */
   void (*cross_entropy)(Device *device, int64_t n, int64_t vocab, elem *logits, const int32_t *targets,
-                        float scale, bool gradient, float *nll);
+                        bool gradient, float *nll);
 
   /* Sum of the squares of x (count), added in double, to *sum in host memory. */
   void (*sum_of_squares)(Device *device, int64_t count, const float *x, double *sum);

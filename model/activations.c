@@ -113,8 +113,7 @@ Status activations_create(Device *device, const ActivationsPlan *plan, Activatio
   Activations made = {.device = device, .rows = plan->rows, .layers = layers};
   Cursor measure = {0};
   place(&measure, plan, size, &made);
-  made.bytes = measure.used;
-  const Status status = device_alloc(device, made.bytes, "activations", &made.memory, error);
+  const Status status = device_alloc(device, measure.used, "activations", &made.memory, error);
   if (status != STATUS_OK) {
     free(layers);
     return status;

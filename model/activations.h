@@ -23,7 +23,6 @@ typedef struct LayerActivations {
 
 typedef struct Activations {
   Device *device;
-  size_t bytes;             /* of everything here */
   int64_t rows;             /* N that there is room for */
   LayerActivations *layers; /* (L) */
   elem *output;             /* (N, C) of the last layer */

@@ -12,7 +12,7 @@ static void run_chunk(Model *model, int64_t begin, int64_t count, bool gradient)
   elem *logits = model->acts.logits;
   const elem *x = model_row(model, model->acts.final_norm, begin, c);
   ops->linear_forward(device, count, c, v, x, head, NULL, logits);
-  ops->cross_entropy(device, count, v, logits, model->acts.targets + begin, 1.0F, gradient,
+  ops->cross_entropy(device, count, v, logits, model->acts.targets + begin, gradient,
                      model->acts.nll + begin);
   if (!gradient) return;
   ops->linear_backward_weight(device, count, c, v, logits, x, model_gradient(model, model->places.head),

@@ -35,10 +35,6 @@ double model_waited(const Model *model) {
   return ring_attention_waited(model->attention);
 }
 
-size_t model_activation_bytes(const Model *model) {
-  return model->acts.bytes;
-}
-
 /* ---------------------------------------------------------------- life */
 
 /* theta^(-2j/D) for j in [0, D/2): the frequencies of J. Su et al. */

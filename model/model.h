@@ -74,7 +74,4 @@ Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *
 /* Seconds spent waiting for other ranks of the ring since the model was made. */
 double model_waited(const Model *model);
 
-/* Bytes of the buffers that grow with the sequence. */
-size_t model_activation_bytes(const Model *model);
-
 #endif

@@ -48,7 +48,7 @@ void reference_add(Device *device, int64_t count, const elem *x, elem *y);
 void reference_add_f32(Device *device, int64_t count, const float *x, float *y);
 
 void reference_cross_entropy(Device *device, int64_t n, int64_t vocab, elem *logits, const int32_t *targets,
-                             float scale, bool gradient, float *nll);
+                             bool gradient, float *nll);
 
 void reference_sum_of_squares(Device *device, int64_t count, const float *x, double *sum);
 void reference_adamw(Device *device, const AdamwStep *step, int64_t count, const float *gradient,

@@ -16,16 +16,15 @@ static double row_loss(int64_t vocab, const float *logits, int64_t target, doubl
   return ((double)largest - (double)logits[target]) + log(total);
 }
 
-static void row_gradient(int64_t vocab, float *logits, int64_t target, double maximum, double sum,
-                         float scale) {
+static void row_gradient(int64_t vocab, float *logits, int64_t target, double maximum, double sum) {
   for (int64_t j = 0; j < vocab; j++) {
     const double probability = exp((double)logits[j] - maximum) / sum;
-    logits[j] = (float)((double)scale * (probability - (j == target ? 1.0 : 0.0)));
+    logits[j] = (float)(probability - (j == target ? 1.0 : 0.0));
   }
 }
 
 void reference_cross_entropy(Device *device, int64_t n, int64_t vocab, elem *logits, const int32_t *targets,
-                             float scale, bool gradient, float *nll) {
+                             bool gradient, float *nll) {
   float *rows = logits; /* (n, vocab) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
@@ -38,6 +37,6 @@ void reference_cross_entropy(Device *device, int64_t n, int64_t vocab, elem *log
     double maximum = 0;
     double sum = 0;
     nll[i] = (float)row_loss(vocab, row, targets[i], &maximum, &sum);
-    if (gradient) row_gradient(vocab, row, targets[i], maximum, sum, scale);
+    if (gradient) row_gradient(vocab, row, targets[i], maximum, sum);
   }
 }

@@ -55,21 +55,20 @@ static inline void softmax_statistics(int64_t vocab, const float *logits, float 
   *sum = total;
 }
 
-/* logits = scale (softmax - one_hot(target)). The target's own element is taken from the sum of the others.
+/* logits = softmax - one_hot(target). The target's own element is taken from the sum of the others.
  */
-static inline void softmax_gradient(int64_t vocab, float *logits, int64_t target, float maximum, double sum,
-                                    float scale) {
+static inline void softmax_gradient(int64_t vocab, float *logits, int64_t target, float maximum, double sum) {
   const double others = sum - exp((double)logits[target] - (double)maximum);
-  const Vector factor = vector_set((float)((double)scale / sum));
+  const Vector factor = vector_set((float)(1.0 / sum));
   for (int64_t j = 0; j < vocab; j += VECTOR_FLOATS) {
     const Vector above = vector_load(logits + j, vocab - j) - vector_set(maximum);
     vector_store(logits + j, factor * vector_exp(above), vocab - j);
   }
-  logits[target] = (float)(-(double)scale * others / sum);
+  logits[target] = (float)(-others / sum);
 }
 
 static void vector_cross_entropy(Device *device, int64_t n, int64_t vocab, elem *logits,
-                                 const int32_t *targets, float scale, bool gradient, float *nll) {
+                                 const int32_t *targets, bool gradient, float *nll) {
   float *rows = logits; /* (n, vocab) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
@@ -83,7 +82,7 @@ static void vector_cross_entropy(Device *device, int64_t n, int64_t vocab, elem 
     double sum = 0;
     softmax_statistics(vocab, row, &maximum, &sum);
     nll[i] = (float)(((double)maximum - (double)row[targets[i]]) + log(sum));
-    if (gradient) softmax_gradient(vocab, row, targets[i], maximum, sum, scale);
+    if (gradient) softmax_gradient(vocab, row, targets[i], maximum, sum);
   }
 }
 

@@ -45,20 +45,18 @@ static double gradient_error(const Logits *logits, const float *gradient, const 
 
 /* Loss and gradient against the equations, and that the loss is the same without its gradient, which leaves
  * the logits alone. */
-static void check_logits(OpsRun *run, const Logits *logits, float scale, double gradient_bound,
-                         const char *what) {
+static void check_logits(OpsRun *run, const Logits *logits, double gradient_bound, const char *what) {
   const int64_t count = logits->n * logits->vocab;
   float *nll = ops_unset(run, logits->n);
   float *nll_alone = ops_unset(run, logits->n);
   float *gradient = ops_copy(run, count, logits->at);
   float *untouched = ops_copy(run, count, logits->at);
-  run->ops->cross_entropy(run->device, logits->n, logits->vocab, gradient, logits->targets, scale, true, nll);
-  run->ops->cross_entropy(run->device, logits->n, logits->vocab, untouched, logits->targets, scale, false,
+  run->ops->cross_entropy(run->device, logits->n, logits->vocab, gradient, logits->targets, true, nll);
+  run->ops->cross_entropy(run->device, logits->n, logits->vocab, untouched, logits->targets, false,
                           nll_alone);
   double *gradient64 = ops_copy64(run, count, logits->at);
   double *nll64 = ops_zeros64(run, logits->n);
-  (void)ref_cross_entropy(ops_matrix(gradient64, logits->n, logits->vocab), logits->targets, (double)scale,
-                          true, nll64);
+  (void)ref_cross_entropy(ops_matrix(gradient64, logits->n, logits->vocab), logits->targets, 1, true, nll64);
   ops_within(run, what, logits->vocab, nll_error(logits->n, nll, nll64), 2e-7);
   ops_within(run, what, logits->vocab, gradient_error(logits, gradient, gradient64), gradient_bound);
   for (int64_t i = 0; i < logits->n; i++) assert_true(nll[i] == nll_alone[i]);
@@ -72,10 +70,10 @@ static void check_sizes(OpsRun *run) {
   static const int64_t vocabs[] = {1, 2, 7, 17, 33, 100, 257, 1000, 2047, 2049, 50257};
   for (size_t i = 0; i < sizeof vocabs / sizeof vocabs[0]; i++) {
     const Logits logits = make_logits(run, vocabs[i] < 2000 ? 33 : 3, vocabs[i], 3);
-    check_logits(run, &logits, 0.37F, 3e-7, "cross_entropy");
+    check_logits(run, &logits, 3e-7, "cross_entropy");
   }
   float empty = 1;
-  run->ops->cross_entropy(run->device, 0, 7, &empty, NULL, 1, true, &empty);
+  run->ops->cross_entropy(run->device, 0, 7, &empty, NULL, true, &empty);
   assert_true(empty == 1);
 }
 
@@ -90,14 +88,14 @@ static void check_extremes(OpsRun *run) {
       if (row % 3 == 2) *target = -1e4F;
       if (row % 4 == 1) logits.at[row * logits.vocab + 4999] = 1e4F;
     }
-    check_logits(run, &logits, 1, 3e-7, "large logits");
+    check_logits(run, &logits, 3e-7, "large logits");
   }
   /* The gradient of a confident row is small and made of small ones: no digits are lost on its way from 1. */
   const Logits confident = make_logits(run, 8, 257, 1);
   for (int64_t row = 0; row < confident.n; row++) {
     confident.at[row * 257 + confident.targets[row]] = 4 + 2 * (float)row;
   }
-  check_logits(run, &confident, 1, 2e-6, "confident logits");
+  check_logits(run, &confident, 2e-6, "confident logits");
 }
 
 static void check_ignored(OpsRun *run) {
@@ -106,13 +104,13 @@ static void check_ignored(OpsRun *run) {
   logits.at[0] = NAN; /* a row that nobody looks at may hold anything */
   float *nll = ops_unset(run, logits.n);
   float *gradient = ops_copy(run, logits.n * logits.vocab, logits.at);
-  run->ops->cross_entropy(run->device, logits.n, logits.vocab, gradient, logits.targets, 1, true, nll);
+  run->ops->cross_entropy(run->device, logits.n, logits.vocab, gradient, logits.targets, true, nll);
   for (int64_t i = 0; i < logits.n * logits.vocab; i++) {
     const bool ignored = logits.targets[i / logits.vocab] == IGNORED_TARGET;
     assert_true((gradient[i] == 0) == ignored);
     assert_true((nll[i / logits.vocab] == 0) == ignored);
   }
-  run->ops->cross_entropy(run->device, logits.n, logits.vocab, logits.at, logits.targets, 1, false, nll);
+  run->ops->cross_entropy(run->device, logits.n, logits.vocab, logits.at, logits.targets, false, nll);
   assert_true(isnan(logits.at[0]) && nll[0] == 0 && nll[1] > 0);
 }
 
@@ -124,7 +122,7 @@ static void check_not_finite(OpsRun *run) {
       const Logits logits = make_logits(run, 1, 2071, 1);
       logits.at[places[i]] = infinite ? INFINITY : NAN;
       float nll = 0;
-      run->ops->cross_entropy(run->device, 1, logits.vocab, logits.at, logits.targets, 1, false, &nll);
+      run->ops->cross_entropy(run->device, 1, logits.vocab, logits.at, logits.targets, false, &nll);
       if (isfinite(nll)) fail_msg("the loss hides the logit at %lld", (long long)places[i]);
     }
   }
@@ -149,7 +147,7 @@ static void check_differences(OpsRun *run) {
   double *x = ops_copy64(run, 400, logits.at);
   double *expected = ops_zeros64(run, 400);
   float *nll = ops_unset(run, logits.n);
-  run->ops->cross_entropy(run->device, 4, 100, logits.at, logits.targets, 1, true, nll);
+  run->ops->cross_entropy(run->device, 4, 100, logits.at, logits.targets, true, nll);
   for (int64_t i = 0; i < 4; i++) {
     RowLoss loss = {100, x + 100 * i, ops_zeros64(run, 100), logits.targets[i]};
     ops_differences(100, x + 100 * i, row_loss, &loss, expected + 100 * i);
