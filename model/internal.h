@@ -36,12 +36,32 @@ void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *
 void norm_backward(const Model *model, int64_t weight, int64_t bias, const elem *dy, const elem *x,
                    const float *mean, const float *rstd, elem *dx);
 
+/* Makes room for `rows` rows; what the activations held is lost where they had less. */
+Status model_reserve(Model *model, int64_t rows, Error *error);
+
+/* Takes tokens (n), host memory, at the positions in acts.positions (n), which the caller has filled after
+ * model_reserve: n, the tokens and RoPE's table of the rows at hand. */
+void model_load_rows(Model *model, int64_t n, const int32_t *tokens);
+
+/* The embeddings of the rows at hand, to the input of the first layer. */
+void model_embed(Model *model);
+
+/* The two halves of layer_forward, before and after attention: acts.layers[layer].input to its qkv, and its
+ * attention to `output` (N, C). */
+void layer_forward_qkv(const Model *model, int64_t layer);
+Status layer_forward_rest(Model *model, int64_t layer, elem *output, Error *error);
+
 /* Layer `layer` from acts.layers[layer].input to `output` (N, C). */
 Status layer_forward(Model *model, int64_t layer, elem *output, Error *error);
 
 /* Turns acts.gradient (N, C) of the layer's output into that of its input and adds the gradients of its
  * weights; computes first again what was not kept. */
 Status layer_backward(Model *model, int64_t layer, Error *error);
+
+/* The final norm of the last layer's output, and the logits of rows [begin, begin + count) of it, at most
+ * loss_chunk, to acts.logits (count, V). */
+void loss_final_norm(const Model *model);
+void loss_logits(const Model *model, int64_t begin, int64_t count);
 
 /* Final norm, head and loss of the last layer's output, a chunk of tokens at a time, to acts.nll (N). With
  * `gradient` the gradient of their sum goes back into acts.gradient and the weights' gradients. */

@@ -62,8 +62,9 @@ static void linear_gradient(const Model *model, int64_t inputs, int64_t outputs,
   ops->linear_backward_input(model->device, model->n, inputs, outputs, dy, model_weight(model, weight), dx);
 }
 
-/* norm -> qkv -> RoPE on q and k, which lie side by side. */
-static void forward_qkv(const Model *model, const LayerParams *params, const LayerActivations *acts) {
+void layer_forward_qkv(const Model *model, int64_t layer) {
+  const LayerParams *params = &model->places.layers[layer];
+  const LayerActivations *acts = &model->acts.layers[layer];
   const Sizes s = sizes_of(model);
   norm_forward(model, params->norm1, params->norm1_bias, acts->input, acts->norm1, acts->mean1, acts->rstd1);
   linear(model, s.c, s.qkv, params->qkv, params->qkv_bias, acts->norm1, acts->qkv);
@@ -89,16 +90,21 @@ static void forward_middle(const Model *model, const LayerParams *params, const 
   }
 }
 
-Status layer_forward(Model *model, int64_t layer, elem *output, Error *error) {
+Status layer_forward_rest(Model *model, int64_t layer, elem *output, Error *error) {
   const LayerParams *params = &model->places.layers[layer];
   const LayerActivations *acts = &model->acts.layers[layer];
   const Sizes s = sizes_of(model);
-  forward_qkv(model, params, acts);
-  TRY(ring_attention_forward(model->attention, acts->qkv, acts->attention, acts->lse, error));
   forward_middle(model, params, acts);
   linear(model, s.f, s.c, params->down, params->down_bias, acts->activated, output);
   model->device->ops.add(model->device, s.n * s.c, acts->middle, output);
   return device_check(model->device, error);
+}
+
+Status layer_forward(Model *model, int64_t layer, elem *output, Error *error) {
+  const LayerActivations *acts = &model->acts.layers[layer];
+  layer_forward_qkv(model, layer);
+  TRY(ring_attention_forward(model->attention, acts->qkv, acts->attention, acts->lse, error));
+  return layer_forward_rest(model, layer, output, error);
 }
 
 /* From the gradient of the layer's output to that of `middle`, in acts.gradient. */
@@ -145,7 +151,7 @@ Status layer_backward(Model *model, int64_t layer, Error *error) {
   const LayerParams *params = &model->places.layers[layer];
   const LayerActivations *acts = &model->acts.layers[layer];
   if (model->options.recompute) {
-    forward_qkv(model, params, acts);
+    layer_forward_qkv(model, layer);
     forward_middle(model, params, acts);
   }
   backward_mlp(model, params, acts);

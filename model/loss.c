@@ -1,6 +1,21 @@
 /* Final norm, head and loss, a chunk of tokens at a time: logits of more than a chunk never exist. */
 #include "model/internal.h"
 
+void loss_final_norm(const Model *model) {
+  const Activations *acts = &model->acts;
+  const ParamPlaces *places = &model->places;
+  norm_forward(model, places->final_norm, places->final_norm_bias, acts->output, acts->final_norm, acts->mean,
+               acts->rstd);
+}
+
+void loss_logits(const Model *model, int64_t begin, int64_t count) {
+  const ModelConfig *config = &model->options.config;
+  const int64_t c = config->hidden_size;
+  model->device->ops.linear_forward(model->device, count, c, config->vocab_size,
+                                    model_row(model, model->acts.final_norm, begin, c),
+                                    model_weight(model, model->places.head), NULL, model->acts.logits);
+}
+
 /* Logits, nll and, when asked, the gradient of rows [begin, begin + count) of the final norm's output. */
 static void run_chunk(Model *model, int64_t begin, int64_t count, bool gradient) {
   const ModelConfig *config = &model->options.config;
@@ -8,16 +23,14 @@ static void run_chunk(Model *model, int64_t begin, int64_t count, bool gradient)
   Device *device = model->device;
   const int64_t c = config->hidden_size;
   const int64_t v = config->vocab_size;
-  const elem *head = model_weight(model, model->places.head);
   elem *logits = model->acts.logits;
-  const elem *x = model_row(model, model->acts.final_norm, begin, c);
-  ops->linear_forward(device, count, c, v, x, head, NULL, logits);
+  loss_logits(model, begin, count);
   ops->cross_entropy(device, count, v, logits, model->acts.targets + begin, gradient,
                      model->acts.nll + begin);
   if (!gradient) return;
-  ops->linear_backward_weight(device, count, c, v, logits, x, model_gradient(model, model->places.head),
-                              NULL);
-  ops->linear_backward_input(device, count, c, v, logits, head,
+  ops->linear_backward_weight(device, count, c, v, logits, model_row(model, model->acts.final_norm, begin, c),
+                              model_gradient(model, model->places.head), NULL);
+  ops->linear_backward_input(device, count, c, v, logits, model_weight(model, model->places.head),
                              model_row(model, model->acts.grad_norm, begin, c));
 }
 
@@ -25,8 +38,7 @@ void loss_run(Model *model, bool gradient) {
   const Activations *acts = &model->acts;
   const ParamPlaces *places = &model->places;
   const size_t row_bytes = (size_t)model->options.config.hidden_size * model->device->ops.elem_size;
-  norm_forward(model, places->final_norm, places->final_norm_bias, acts->output, acts->final_norm, acts->mean,
-               acts->rstd);
+  loss_final_norm(model);
   for (int64_t begin = 0; begin < model->n; begin += model->options.loss_chunk) {
     const int64_t left = model->n - begin;
     run_chunk(model, begin, left < model->options.loss_chunk ? left : model->options.loss_chunk, gradient);

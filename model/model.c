@@ -31,10 +31,6 @@ float *model_gradients(Model *model) {
   return model->gradients;
 }
 
-double model_waited(const Model *model) {
-  return ring_attention_waited(model->attention);
-}
-
 /* ---------------------------------------------------------------- life */
 
 /* theta^(-2j/D) for j in [0, D/2): the frequencies of J. Su et al. */
@@ -99,7 +95,7 @@ void model_destroy(Model *model) {
 
 /* ---------------------------------------------------------------- a batch */
 
-static Status reserve(Model *model, int64_t rows, Error *error) {
+Status model_reserve(Model *model, int64_t rows, Error *error) {
   if (rows <= model->acts.rows) return STATUS_OK;
   const ActivationsPlan plan = {.config = &model->options.config,
                                 .rows = rows,
@@ -123,41 +119,59 @@ static void fill_positions(const Layout *layout, int64_t sequences, int64_t *pos
   }
 }
 
-static Status load_batch(Model *model, const ModelBatch *batch, bool backward, Error *error) {
+void model_load_rows(Model *model, int64_t n, const int32_t *tokens) {
   const ModelConfig *config = &model->options.config;
-  const Layout layout = layout_zigzag(batch->sequence_length, model->ring->rank, model->ring->size);
+  const Activations *acts = &model->acts;
   Device *device = model->device;
-  model->n = batch->sequences * layout.local_length;
-  TRY(reserve(model, model->n, error));
-  TRY(ring_attention_prepare(model->attention, batch->sequences, batch->sequence_length, batch->documents,
-                             config->sliding_window, backward, error));
-  const size_t count = (size_t)model->n;
-  device_write(device, model->acts.tokens, batch->tokens, count * sizeof(int32_t));
-  device_write(device, model->acts.targets, batch->targets, count * sizeof(int32_t));
-  fill_positions(&layout, batch->sequences, model->acts.positions);
-  if (model->acts.rope != NULL) {
-    device->ops.rope_table(device, model->n, config->hidden_size / config->num_attention_heads,
-                           model->acts.positions, model->inverse_frequency, model->acts.rope);
+  model->n = n;
+  device_write(device, acts->tokens, tokens, (size_t)n * sizeof(int32_t));
+  if (acts->rope != NULL) {
+    device->ops.rope_table(device, n, config->hidden_size / config->num_attention_heads, acts->positions,
+                           model->inverse_frequency, acts->rope);
   }
+}
+
+static Status load_batch(Model *model, const ModelBatch *batch, bool backward, Error *error) {
+  const Layout layout = layout_zigzag(batch->sequence_length, model->ring->rank, model->ring->size);
+  const int64_t n = batch->sequences * layout.local_length;
+  TRY(model_reserve(model, n, error));
+  TRY(ring_attention_prepare(model->attention, batch->sequences, batch->sequence_length, batch->documents,
+                             model->options.config.sliding_window, backward, error));
+  fill_positions(&layout, batch->sequences, model->acts.positions);
+  model_load_rows(model, n, batch->tokens);
+  device_write(model->device, model->acts.targets, batch->targets, (size_t)n * sizeof(int32_t));
   return STATUS_OK;
 }
 
-/* Embeddings and layers, to acts.output. */
-static Status run_layers(Model *model, Error *error) {
-  const ModelConfig *config = &model->options.config;
+void model_embed(Model *model) {
   const Activations *acts = &model->acts;
-  model->device->ops.embedding_forward(model->device, model->n, config->hidden_size, acts->tokens,
-                                       acts->positions, model_weight(model, model->places.tokens),
+  model->device->ops.embedding_forward(model->device, model->n, model->options.config.hidden_size,
+                                       acts->tokens, acts->positions,
+                                       model_weight(model, model->places.tokens),
                                        model_weight(model, model->places.positions), acts->layers[0].input);
-  for (int64_t l = 0; l < config->num_hidden_layers; l++) {
-    elem *output = l + 1 < config->num_hidden_layers ? acts->layers[l + 1].input : acts->output;
-    TRY(layer_forward(model, l, output, error));
+}
+
+static Status group_needed(const ModelListener *listener, int64_t group, Error *error) {
+  if (listener == NULL || listener->group_needed == NULL) return STATUS_OK;
+  return listener->group_needed(listener->context, (int)group, error);
+}
+
+/* Embeddings and layers, to acts.output. Tied, the head is in the group of the embeddings. */
+static Status run_layers(Model *model, const ModelListener *listener, Error *error) {
+  const int64_t layers = model->options.config.num_hidden_layers;
+  const Activations *acts = &model->acts;
+  TRY(group_needed(listener, 0, error));
+  model_embed(model);
+  for (int64_t l = 0; l < layers; l++) {
+    TRY(group_needed(listener, l + 1, error));
+    TRY(layer_forward(model, l, l + 1 < layers ? acts->layers[l + 1].input : acts->output, error));
   }
-  return STATUS_OK;
+  return group_needed(listener, layers + 1, error);
 }
 
 static Status group_done(const ModelListener *listener, int64_t group, Error *error) {
-  return listener == NULL ? STATUS_OK : listener->group_done(listener->context, (int)group, error);
+  if (listener == NULL || listener->group_done == NULL) return STATUS_OK;
+  return listener->group_done(listener->context, (int)group, error);
 }
 
 static Status run_backward(Model *model, const ModelListener *listener, Error *error) {
@@ -192,7 +206,7 @@ static Status add_loss(const Model *model, const int32_t *targets, LossSum *loss
 Status model_forward_backward(Model *model, const ModelBatch *batch, const ModelListener *listener,
                               LossSum *loss, Error *error) {
   TRY(load_batch(model, batch, true, error));
-  TRY(run_layers(model, error));
+  TRY(run_layers(model, listener, error));
   loss_run(model, true);
   TRY(add_loss(model, batch->targets, loss, error));
   return run_backward(model, listener, error);
@@ -200,7 +214,7 @@ Status model_forward_backward(Model *model, const ModelBatch *batch, const Model
 
 Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error) {
   TRY(load_batch(model, batch, false, error));
-  TRY(run_layers(model, error));
+  TRY(run_layers(model, NULL, error));
   loss_run(model, false);
   device_read(model->device, nll, model->acts.nll, (size_t)model->n * sizeof(float));
   return device_check(model->device, error);

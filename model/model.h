@@ -34,9 +34,11 @@ typedef struct ModelBatch {
   const Documents *documents; /* NULL: no document mask */
 } ModelBatch;
 
-/* Told when all gradients of a group of parameters (TensorEntry.group) are complete, from the last group to
- * the first, while the backward pass goes on. */
+/* Told when the weights of a group of parameters (TensorEntry.group) are about to be read for the first time
+ * in a forward pass, from the first group to the last, and when all gradients of a group are complete, from
+ * the last to the first, while the backward pass goes on. Either may be NULL. */
 typedef struct ModelListener {
+  Status (*group_needed)(void *context, int group, Error *error);
   Status (*group_done)(void *context, int group, Error *error);
   void *context;
 } ModelListener;
@@ -70,8 +72,5 @@ Status model_forward_backward(Model *model, const ModelBatch *batch, const Model
 
 /* Forward alone: nll (N), host memory, 0 for ignored targets. Collective over the ring. */
 Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error);
-
-/* Seconds spent waiting for other ranks of the ring since the model was made. */
-double model_waited(const Model *model);
 
 #endif

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/clock.h"
 #include "kernels/base/memory.h"
 
 /* A block of device memory that only grows. */
@@ -17,7 +16,6 @@ struct RingAttention {
   Device *device;
   Comm *ring;
   AttentionDims dims;
-  double waited;
 
   /* The batch at hand. */
   int64_t sequences;
@@ -77,10 +75,6 @@ void ring_attention_destroy(RingAttention *attention) {
 
 int ring_attention_hops(const RingAttention *attention) {
   return attention->hop_count;
-}
-
-double ring_attention_waited(const RingAttention *attention) {
-  return attention->waited;
 }
 
 /* ---------------------------------------------------------------- getting ready for a batch */
@@ -276,13 +270,6 @@ static void compute_hop(RingAttention *attention, int hop, const Buffer *kv, con
 
 /* ---------------------------------------------------------------- transfers */
 
-static Status wait(RingAttention *attention, CommRequest *request, Error *error) {
-  const double begin = clock_seconds();
-  const Status status = comm_wait(attention->ring, request, error);
-  attention->waited += clock_seconds() - begin;
-  return status;
-}
-
 /* Sends the keys and values at hand on to the next rank that needs them, if there is a next hop. */
 static Status send_keys(RingAttention *attention, int hop, int current, CommRequest *request, Error *error) {
   if (hop + 1 == attention->hop_count) return STATUS_OK;
@@ -335,7 +322,7 @@ Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *o
     CommRequest keys = {0};
     TRY(send_keys(attention, hop, current, &keys, error));
     compute_hop(attention, hop, &attention->kv[current], NULL);
-    TRY(wait(attention, &keys, error));
+    TRY(comm_wait(attention->ring, &keys, error));
     current = 1 - current;
   }
   end_forward(attention, out, lse);
@@ -391,16 +378,16 @@ Status ring_attention_backward(RingAttention *attention, const elem *qkv, const 
     TRY(send_keys(attention, hop, current, &keys, error));
     device_zero(device, part->memory, attention->dkv_message);
     compute_hop(attention, hop, &attention->kv[current], part);
-    TRY(wait(attention, &keys, error));
+    TRY(comm_wait(attention->ring, &keys, error));
     if (hop > 0) {
-      TRY(wait(attention, &gradient, error));
+      TRY(comm_wait(attention->ring, &gradient, error));
       device->ops.add_f32(device, (int64_t)(attention->dkv_message / sizeof(float)),
                           attention->dkv_arriving.memory, part->memory);
     }
     if (attention->hop_count > 1) TRY(send_gradient(attention, hop, part, &gradient, error));
     current = 1 - current;
   }
-  TRY(wait(attention, &gradient, error));
+  TRY(comm_wait(attention->ring, &gradient, error));
   end_backward(attention, attention->hop_count > 1 ? &attention->dkv_arriving : &attention->dkv_part[0],
                dqkv);
   return STATUS_OK;

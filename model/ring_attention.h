@@ -44,7 +44,4 @@ Status ring_attention_backward(RingAttention *attention, const elem *qkv, const 
 /* Hops that the batch at hand computes, the own block included. */
 int ring_attention_hops(const RingAttention *attention);
 
-/* Seconds this rank has spent waiting for keys, values and their gradients since it was made. */
-double ring_attention_waited(const RingAttention *attention);
-
 #endif

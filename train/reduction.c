@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 
-#include "kernels/base/clock.h"
 #include "kernels/base/memory.h"
 
 Status reduction_create(Comm *world, const TensorTable *table, float *gradients, Reduction *reduction,
@@ -31,8 +30,9 @@ void reduction_destroy(Reduction *reduction) {
 static Status start_group(void *context, int group, Error *error) {
   Reduction *reduction = context;
   const int64_t begin = reduction->begins[group];
-  return comm_all_reduce_start(reduction->world, COMM_F32, COMM_SUM, reduction->gradients + begin,
-                               reduction->begins[group + 1] - begin, &reduction->requests[group], error);
+  return comm_all_reduce_start(reduction->world, COMM_GRADIENTS, COMM_F32, COMM_SUM,
+                               reduction->gradients + begin, reduction->begins[group + 1] - begin,
+                               &reduction->requests[group], error);
 }
 
 ModelListener reduction_listener(Reduction *reduction) {
@@ -40,10 +40,8 @@ ModelListener reduction_listener(Reduction *reduction) {
 }
 
 Status reduction_finish(Reduction *reduction, Error *error) {
-  const double begin = clock_seconds();
   for (int64_t group = reduction->groups - 1; group >= 0; group--) {
     TRY(comm_wait(reduction->world, &reduction->requests[group], error));
   }
-  reduction->waited += clock_seconds() - begin;
   return STATUS_OK;
 }

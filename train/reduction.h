@@ -17,7 +17,6 @@ typedef struct Reduction {
   int64_t groups;        /* groups of the table */
   int64_t *begins;       /* (groups + 1) first element of each group; the last entry is the end */
   CommRequest *requests; /* (groups) */
-  double waited;         /* seconds spent waiting since it was made */
 } Reduction;
 
 /* Prepares the reduction of `gradients` (table->total) over `world`; both stay the caller's. */

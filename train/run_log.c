@@ -214,9 +214,9 @@ static void show_step(RunLog *log, const StepRecord *record) {
   (void)snprintf(line, sizeof line,
                  "step %" PRId64 "/%" PRId64
                  "  loss %.4f  lr %.2e  norm %.3f  length %s  %s tokens/s  %.0f ms"
-                 "  waited %.1f ms%s",
+                 "  exposed %.1f ms  skew %.1f ms%s",
                  record->step, log->steps, record->loss, record->learning_rate, record->grad_norm, length,
-                 speed, record->step_ms, record->exposed_comm_ms,
+                 speed, record->step_ms, record->exposed_comm_ms, record->skew_ms,
                  record->skipped ? "  SKIPPED: loss or norm is not finite" : "");
   show(log, line);
 }
@@ -271,6 +271,7 @@ Status run_log_step(RunLog *log, const StepRecord *record, Error *error) {
       json_object_set_new(object, "tokens_per_second", number(record->tokens_per_second)) == 0 &&
       json_object_set_new(object, "step_ms", number(record->step_ms)) == 0 &&
       json_object_set_new(object, "exposed_comm_ms", number(record->exposed_comm_ms)) == 0 &&
+      json_object_set_new(object, "skew_ms", number(record->skew_ms)) == 0 &&
       json_object_set_new(object, "skipped", json_boolean(record->skipped)) == 0;
   const Status status = append_record(log, object, whole, error);
   log->steps_done = record->step;

@@ -30,7 +30,8 @@ typedef struct StepRecord {
   int64_t sequence_length;  /* T of this step */
   double tokens_per_second; /* of this step */
   double step_ms;
-  double exposed_comm_ms; /* time of this step in which compute waited for communication */
+  double exposed_comm_ms; /* of it, spent on messages: the peers were ready, the data not there, or copied */
+  double skew_ms;         /* of it, waited for peers that were not ready */
   bool skipped;           /* nothing was updated, because loss or norm was not finite */
 } StepRecord;
 

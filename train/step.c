@@ -91,15 +91,17 @@ static bool update(Trainer *trainer, double loss, double scale, double grad_norm
   return true;
 }
 
-/* Seconds this rank has waited for others so far. */
-static double waited(const Trainer *trainer) {
-  return model_waited(trainer->model) + trainer->reduction.waited;
+/* What this rank has spent in communication so far, in all groups. */
+static CommWaits waits(const Trainer *trainer) {
+  const CommWaits *world = &trainer->rank->world->waits;
+  const CommWaits *ring = &trainer->rank->ring->waits;
+  return (CommWaits){.exposed = world->exposed + ring->exposed, .skew = world->skew + ring->skew};
 }
 
 Status trainer_step(Trainer *trainer, Error *error) {
   Progress *progress = &trainer->progress;
   const double begin = clock_seconds();
-  const double waited_before = waited(trainer);
+  const CommWaits before = waits(trainer);
   StepSums sums;
   TRY(enter_stage(trainer, error));
   TRY(accumulate(trainer, &sums, error));
@@ -113,6 +115,7 @@ Status trainer_step(Trainer *trainer, Error *error) {
   trainer->stopping = sums.stops > 0.0;
   const double seconds = clock_seconds() - begin;
   const double tokens = (double)schedule_step_tokens(trainer->config);
+  const CommWaits after = waits(trainer);
   const StepRecord step = {
       .step = progress->step,
       .loss = sums.nll * scale,
@@ -122,7 +125,8 @@ Status trainer_step(Trainer *trainer, Error *error) {
       .sequence_length = trainer->stage.sequence_length,
       .tokens_per_second = tokens / seconds,
       .step_ms = 1e3 * seconds,
-      .exposed_comm_ms = 1e3 * (waited(trainer) - waited_before),
+      .exposed_comm_ms = 1e3 * (after.exposed - before.exposed),
+      .skew_ms = 1e3 * (after.skew - before.skew),
       .skipped = skipped,
   };
   Error unrecorded = {0};

@@ -5,28 +5,74 @@ static Status finish(Comm *comm, Status started, CommRequest *request, Error *er
   return started == STATUS_OK ? comm->table->wait(comm, request, error) : started;
 }
 
+static void count(Comm *comm, CommLabel label, int64_t bytes) {
+  comm->counters[label].messages += 1;
+  comm->counters[label].bytes += bytes;
+}
+
 Status comm_shift_start(Comm *comm, CommLabel label, int distance, const void *send, void *receive,
                         size_t bytes, CommRequest *request, Error *error) {
   if (distance <= 0 || distance >= comm->size) {
     return fail(error, STATUS_INTERNAL, "ring shift by %d in a group of %d ranks", distance, comm->size);
   }
   TRY(comm->table->shift_start(comm, label, distance, send, receive, bytes, request, error));
-  comm->counters[label].messages += 1;
-  comm->counters[label].bytes += (int64_t)bytes;
+  count(comm, label, (int64_t)bytes);
   return STATUS_OK;
 }
 
-Status comm_all_reduce_start(Comm *comm, CommType type, CommReduction reduction, void *buffer,
-                             int64_t elements, CommRequest *request, Error *error) {
-  return comm->table->all_reduce_start(comm, type, reduction, buffer, elements, request, error);
+void comm_part(int64_t elements, int rank, int size, int64_t *begin, int64_t *end) {
+  /* Quotient and remainder apart, so that no product exceeds `elements` by much. */
+  const int64_t quotient = elements / size;
+  const int64_t remainder = elements % size;
+  *begin = quotient * rank + remainder * rank / size;
+  *end = quotient * (rank + 1) + remainder * (rank + 1) / size;
+}
+
+static size_t width_of(CommType type) {
+  return type == COMM_F32 ? sizeof(float) : sizeof(double);
+}
+
+/* Elements that a rank hands to others when parts are summed where they belong: all but its own part. */
+static int64_t others_elements(const Comm *comm, int64_t elements) {
+  int64_t begin = 0;
+  int64_t end = 0;
+  comm_part(elements, comm->rank, comm->size, &begin, &end);
+  return elements - (end - begin);
+}
+
+/* Elements that a rank hands to others when each gets its part. */
+static int64_t own_elements(const Comm *comm, int64_t elements) {
+  return (elements - others_elements(comm, elements)) * (comm->size - 1);
+}
+
+Status comm_all_reduce_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                             void *buffer, int64_t elements, CommRequest *request, Error *error) {
+  TRY(comm->table->all_reduce_start(comm, label, type, reduction, buffer, elements, request, error));
+  const int64_t sent = others_elements(comm, elements) + own_elements(comm, elements);
+  count(comm, label, sent * (int64_t)width_of(type));
+  return STATUS_OK;
 }
 
 Status comm_all_reduce(Comm *comm, CommType type, CommReduction reduction, void *buffer, int64_t elements,
                        Error *error) {
   CommRequest request = {0};
-  const Status started =
-      comm->table->all_reduce_start(comm, type, reduction, buffer, elements, &request, error);
-  return finish(comm, started, &request, error);
+  return finish(comm,
+                comm_all_reduce_start(comm, COMM_CONTROL, type, reduction, buffer, elements, &request, error),
+                &request, error);
+}
+
+Status comm_reduce_scatter_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                                 void *buffer, int64_t elements, CommRequest *request, Error *error) {
+  TRY(comm->table->reduce_scatter_start(comm, label, type, reduction, buffer, elements, request, error));
+  count(comm, label, others_elements(comm, elements) * (int64_t)width_of(type));
+  return STATUS_OK;
+}
+
+Status comm_gather_parts_start(Comm *comm, CommLabel label, void *buffer, int64_t elements, size_t width,
+                               CommRequest *request, Error *error) {
+  TRY(comm->table->gather_parts_start(comm, label, buffer, elements, width, request, error));
+  count(comm, label, own_elements(comm, elements) * (int64_t)width);
+  return STATUS_OK;
 }
 
 Status comm_all_gather(Comm *comm, const void *send, void *receive, size_t bytes, Error *error) {
@@ -52,6 +98,10 @@ Status comm_wait(Comm *comm, CommRequest *request, Error *error) {
 
 Status comm_split(Comm *comm, int color, Comm **out, Error *error) {
   return comm->table->split(comm, color, out, error);
+}
+
+void comm_poll(Comm *comm) {
+  if (comm->table->poll != NULL) comm->table->poll(comm);
 }
 
 void comm_abort(Comm *comm, const Error *cause) {

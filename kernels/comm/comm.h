@@ -1,10 +1,11 @@
 /* Collectives over a group of ranks: the table that every transport fills (local: ranks are threads of one
- * process), and the calls the rest of the program uses.
+ * process; MPI: ranks are processes), and the calls the rest of the program uses.
  *
  * Every rank of a group makes the same calls in the same order; a call with `_start` returns at once and its
- * buffers belong to the transport until comm_wait. Results do not depend on which rank comes first: a
- * reduction always adds in the order of ranks. Every call fails with the cause given to comm_abort once a
- * rank of the program has aborted, also a call that is waiting at that moment.
+ * buffers belong to the transport until comm_wait. Several may be under way, and may be waited for in any
+ * order. Results do not depend on which rank comes first, nor on the transport: a reduction always adds in
+ * the order of ranks. Every call fails with the cause given to comm_abort once a rank of the program has
+ * aborted, also a call that is waiting at that moment. A handle belongs to one thread.
  */
 #ifndef RINGGPT_COMM_COMM_H
 #define RINGGPT_COMM_COMM_H
@@ -17,13 +18,27 @@
 typedef enum CommType { COMM_F32, COMM_F64, COMM_I64 } CommType;
 typedef enum CommReduction { COMM_SUM, COMM_MAX } CommReduction;
 
-/* What a transfer carries: named in error messages and counted apart. */
-typedef enum CommLabel { COMM_KEYS_VALUES, COMM_KEY_VALUE_GRADIENTS, COMM_LABELS } CommLabel;
+/* What an operation carries: named in error messages and counted apart. */
+typedef enum CommLabel {
+  COMM_KEYS_VALUES,
+  COMM_KEY_VALUE_GRADIENTS,
+  COMM_GRADIENTS,
+  COMM_WEIGHTS,
+  COMM_CONTROL, /* small things: sums of losses, document starts, agreement */
+  COMM_LABELS
+} CommLabel;
 
 typedef struct CommCounter {
-  int64_t messages; /* transfers sent by this rank */
-  int64_t bytes;    /* bytes sent by this rank */
+  int64_t messages; /* operations started by this rank */
+  int64_t bytes;    /* bytes that this rank hands to other ranks in them */
 } CommCounter;
+
+/* Seconds that a rank has spent in communication and not in computation, told apart: what a faster link would
+ * save, and what only better balance would. */
+typedef struct CommWaits {
+  double exposed; /* waiting while every rank that the operation depends on had started it, or copying */
+  double skew;    /* waiting while some rank had not */
+} CommWaits;
 
 /* One operation under way; its meaning belongs to the transport. Zero: none. */
 typedef struct CommRequest {
@@ -38,14 +53,19 @@ typedef struct CommTable {
   const char *name; /* "local", ... */
   Status (*shift_start)(Comm *comm, CommLabel label, int distance, const void *send, void *receive,
                         size_t bytes, CommRequest *request, Error *error);
-  Status (*all_reduce_start)(Comm *comm, CommType type, CommReduction reduction, void *buffer,
-                             int64_t elements, CommRequest *request, Error *error);
+  Status (*all_reduce_start)(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                             void *buffer, int64_t elements, CommRequest *request, Error *error);
+  Status (*reduce_scatter_start)(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                                 void *buffer, int64_t elements, CommRequest *request, Error *error);
+  Status (*gather_parts_start)(Comm *comm, CommLabel label, void *buffer, int64_t elements, size_t width,
+                               CommRequest *request, Error *error);
   Status (*all_gather_start)(Comm *comm, const void *send, void *receive, size_t bytes, CommRequest *request,
                              Error *error);
   Status (*broadcast_start)(Comm *comm, int root, void *buffer, size_t bytes, CommRequest *request,
                             Error *error);
   Status (*barrier_start)(Comm *comm, CommRequest *request, Error *error);
-  Status (*wait)(Comm *comm, CommRequest *request, Error *error);
+  Status (*wait)(Comm *comm, CommRequest *request, Error *error); /* adds to comm->waits */
+  void (*poll)(Comm *comm);                                       /* NULL: moves data by itself */
   Status (*split)(Comm *comm, int color, Comm **out, Error *error);
   void (*abort)(Comm *comm, const Error *cause);
   void (*destroy)(Comm *comm);
@@ -57,7 +77,8 @@ struct Comm {
   int rank;
   int size;
   CommCounter counters[COMM_LABELS];
-  void *state; /* the transport's */
+  CommWaits waits; /* of this group */
+  void *state;     /* the transport's */
 };
 
 /* Makes a group of `size` ranks that are threads of this process: comms[r] is for the thread of rank r, which
@@ -70,10 +91,25 @@ Status comm_shift_start(Comm *comm, CommLabel label, int distance, const void *s
                         size_t bytes, CommRequest *request, Error *error);
 
 /* Replaces buffer[i] on every rank by the sum or maximum over all ranks, added in the order of ranks. */
-Status comm_all_reduce_start(Comm *comm, CommType type, CommReduction reduction, void *buffer,
-                             int64_t elements, CommRequest *request, Error *error);
+Status comm_all_reduce_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                             void *buffer, int64_t elements, CommRequest *request, Error *error);
+/* The same, waited for, as COMM_CONTROL. */
 Status comm_all_reduce(Comm *comm, CommType type, CommReduction reduction, void *buffer, int64_t elements,
                        Error *error);
+
+/* The part [*begin, *end) of rank `rank` when `elements` are cut over `size` ranks: [n r / size,
+ * n (r + 1) / size). */
+void comm_part(int64_t elements, int rank, int size, int64_t *begin, int64_t *end);
+
+/* Replaces this rank's part of buffer (elements) by the sum or maximum over all ranks, added in the order of
+ * ranks: the same bits as comm_all_reduce_start gives. What is outside the part is undefined afterwards. */
+Status comm_reduce_scatter_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                                 void *buffer, int64_t elements, CommRequest *request, Error *error);
+
+/* Replaces, in buffer (elements of `width` bytes), the part of every other rank by what that rank has
+ * there. */
+Status comm_gather_parts_start(Comm *comm, CommLabel label, void *buffer, int64_t elements, size_t width,
+                               CommRequest *request, Error *error);
 
 /* receive (size, bytes): row r is what rank r sent. */
 Status comm_all_gather(Comm *comm, const void *send, void *receive, size_t bytes, Error *error);
@@ -86,6 +122,10 @@ Status comm_barrier(Comm *comm, Error *error);
 
 /* Waits for one operation and clears the request; a cleared request returns at once. */
 Status comm_wait(Comm *comm, CommRequest *request, Error *error);
+
+/* Lets the transport move data of operations under way, in every group of this process; for the middle of
+ * long computations. Cheap: most calls only read a clock. From the thread of the rank alone. */
+void comm_poll(Comm *comm);
 
 /* Makes groups of the ranks that give the same color (>= 0), ordered by their rank here. */
 Status comm_split(Comm *comm, int color, Comm **out, Error *error);

@@ -10,13 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/clock.h"
 #include "kernels/comm/comm.h"
 
 typedef enum LocalKind {
   LOCAL_NONE,
   LOCAL_SHIFT,
-  LOCAL_REDUCE,
-  LOCAL_GATHER,
+  LOCAL_REDUCE, /* all-reduce */
+  LOCAL_REDUCE_SCATTER,
+  LOCAL_GATHER, /* all-gather of rows */
+  LOCAL_GATHER_PARTS,
   LOCAL_BROADCAST,
   LOCAL_BARRIER,
   LOCAL_SPLIT
@@ -37,13 +40,15 @@ typedef struct LocalSignature {
   CommType type;
   CommReduction reduction;
   int argument; /* distance of a shift, root of a broadcast */
-  size_t bytes; /* bytes, or elements of a reduction */
+  size_t bytes; /* bytes, or elements of what is cut in parts */
+  size_t width; /* bytes of an element of what is cut in parts */
 } LocalSignature;
 
 /* One rank's part in an operation. */
 typedef struct LocalPart {
   const void *send;
   void *receive;
+  double posted_at; /* clock_seconds, once posted */
   bool posted;
   bool sent;     /* its data has been taken */
   bool received; /* its result is there */
@@ -192,26 +197,56 @@ static void combine(const LocalSignature *signature, void *into, const void *x, 
   }
 }
 
-/* Adds the buffers of all ranks in the order of ranks and copies the result back, a cache-sized piece at a
- * time. */
-static void execute_reduce(int size, LocalOperation *operation) {
+/* Adds bytes [begin, end) of the buffers of all ranks in the order of ranks, a cache-sized piece at a time,
+ * and copies the result to the buffers of the ranks from first_rank to last_rank. */
+static void execute_reduce(int size, LocalOperation *operation, size_t begin, size_t end, int first_rank,
+                           int last_rank) {
   enum { PIECE_BYTES = 16384 };
   const LocalSignature *signature = &operation->signature;
-  const size_t width = signature->type == COMM_F32 ? sizeof(float) : sizeof(double);
-  const size_t total = signature->bytes * width;
   union {
     float f32[PIECE_BYTES / sizeof(float)];
     double f64[PIECE_BYTES / sizeof(double)];
     int64_t i64[PIECE_BYTES / sizeof(int64_t)];
   } sum;
-  for (size_t begin = 0; begin < total; begin += PIECE_BYTES) {
-    const size_t bytes = total - begin < PIECE_BYTES ? total - begin : PIECE_BYTES;
-    memcpy(&sum, (const char *)operation->parts[0].receive + begin, bytes);
+  for (size_t at = begin; at < end; at += PIECE_BYTES) {
+    const size_t bytes = end - at < PIECE_BYTES ? end - at : PIECE_BYTES;
+    memcpy(&sum, (const char *)operation->parts[0].receive + at, bytes);
     for (int rank = 1; rank < size; rank++) {
-      combine(signature, &sum, (const char *)operation->parts[rank].receive + begin, bytes / width);
+      combine(signature, &sum, (const char *)operation->parts[rank].receive + at, bytes / signature->width);
     }
-    for (int rank = 0; rank < size; rank++) {
-      memcpy((char *)operation->parts[rank].receive + begin, &sum, bytes);
+    for (int rank = first_rank; rank <= last_rank; rank++) {
+      memcpy((char *)operation->parts[rank].receive + at, &sum, bytes);
+    }
+  }
+}
+
+/* The bytes of a rank's part. */
+static void part_bytes(const LocalSignature *signature, int rank, int size, size_t *begin, size_t *end) {
+  int64_t first = 0;
+  int64_t last = 0;
+  comm_part((int64_t)signature->bytes, rank, size, &first, &last);
+  *begin = (size_t)first * signature->width;
+  *end = (size_t)last * signature->width;
+}
+
+static void execute_reduce_scatter(int size, LocalOperation *operation) {
+  for (int rank = 0; rank < size; rank++) {
+    size_t begin = 0;
+    size_t end = 0;
+    part_bytes(&operation->signature, rank, size, &begin, &end);
+    execute_reduce(size, operation, begin, end, rank, rank);
+  }
+}
+
+static void execute_gather_parts(int size, LocalOperation *operation) {
+  for (int from = 0; from < size; from++) {
+    size_t begin = 0;
+    size_t end = 0;
+    part_bytes(&operation->signature, from, size, &begin, &end);
+    for (int to = 0; to < size; to++) {
+      if (to == from) continue;
+      memcpy((char *)operation->parts[to].receive + begin,
+             (const char *)operation->parts[from].receive + begin, end - begin);
     }
   }
 }
@@ -249,6 +284,33 @@ static void execute_split(LocalHub *hub, int size, LocalOperation *operation) {
   }
 }
 
+/* Moves the data of an operation for all ranks. */
+static void execute_data(int size, LocalOperation *operation) {
+  const LocalSignature *signature = &operation->signature;
+  switch (signature->kind) {
+  case LOCAL_REDUCE:
+    execute_reduce(size, operation, 0, signature->bytes * signature->width, 0, size - 1);
+    break;
+  case LOCAL_REDUCE_SCATTER:
+    execute_reduce_scatter(size, operation);
+    break;
+  case LOCAL_GATHER:
+    execute_gather(size, operation);
+    break;
+  case LOCAL_GATHER_PARTS:
+    execute_gather_parts(size, operation);
+    break;
+  case LOCAL_BROADCAST:
+    execute_broadcast(size, operation);
+    break;
+  case LOCAL_NONE:
+  case LOCAL_SHIFT:
+  case LOCAL_BARRIER:
+  case LOCAL_SPLIT:
+    break;
+  }
+}
+
 /* Called with the lock held, which it gives up for copies of data. */
 static void execute(LocalHub *hub, int size, LocalOperation *operation) {
   if (operation->signature.kind == LOCAL_SPLIT) {
@@ -256,9 +318,7 @@ static void execute(LocalHub *hub, int size, LocalOperation *operation) {
   } else if (operation->signature.kind != LOCAL_BARRIER) {
     hub->copies += 1;
     pthread_mutex_unlock(&hub->mutex);
-    if (operation->signature.kind == LOCAL_REDUCE) execute_reduce(size, operation);
-    if (operation->signature.kind == LOCAL_GATHER) execute_gather(size, operation);
-    if (operation->signature.kind == LOCAL_BROADCAST) execute_broadcast(size, operation);
+    execute_data(size, operation);
     pthread_mutex_lock(&hub->mutex);
     hub->copies -= 1;
   }
@@ -308,7 +368,7 @@ static Status operation_join(LocalGroup *group, uint64_t id, const LocalSignatur
   const LocalSignature *first = &operation->signature;
   if (first->kind != signature->kind || first->type != signature->type ||
       first->reduction != signature->reduction || first->argument != signature->argument ||
-      first->bytes != signature->bytes) {
+      first->bytes != signature->bytes || first->width != signature->width) {
     return fail(error, STATUS_INTERNAL, "ranks disagree about collective operation %llu of their group",
                 (unsigned long long)id);
   }
@@ -345,15 +405,19 @@ static Status local_post(Comm *comm, LocalSignature signature, const void *send,
   LocalPart *own = &operation->parts[comm->rank];
   own->send = send;
   own->receive = receive;
+  own->posted_at = clock_seconds();
   own->posted = true;
   operation->arrived += 1;
   *request = (CommRequest){.id = member->next_id, .kind = (int)signature.kind};
   member->next_id += 1;
+  /* Nothing runs in the background: what this rank copies here costs it this time. */
+  const double begin = clock_seconds();
   if (signature.kind == LOCAL_SHIFT) {
     shift_arrive(group, operation, comm->rank);
   } else if (operation->arrived == group->size) {
     execute(hub, group->size, operation);
   }
+  comm->waits.exposed += clock_seconds() - begin;
   pthread_cond_broadcast(&hub->changed);
 done:
   pthread_mutex_unlock(&hub->mutex);
@@ -369,10 +433,36 @@ static void operation_leave(LocalGroup *group, LocalOperation *operation) {
   free(operation);
 }
 
+/* When the last rank that the own part depends on began the operation, which all of them have. */
+static double ready_at(const LocalGroup *group, const LocalOperation *operation, int rank) {
+  double latest = 0.0;
+  if (operation->signature.kind == LOCAL_SHIFT) {
+    const int size = group->size;
+    const int distance = operation->signature.argument;
+    const double from = operation->parts[(rank - distance + size) % size].posted_at;
+    const double to = operation->parts[(rank + distance) % size].posted_at;
+    return from > to ? from : to;
+  }
+  for (int i = 0; i < group->size; i++) {
+    if (operation->parts[i].posted_at > latest) latest = operation->parts[i].posted_at;
+  }
+  return latest;
+}
+
+/* Counts a wait that began at `begin` and is over. */
+static void count_wait(Comm *comm, const LocalOperation *operation, double begin) {
+  const double end = clock_seconds();
+  const double ready = ready_at(group_of(comm), operation, comm->rank);
+  const double skew = ready <= begin ? 0.0 : (ready < end ? ready : end) - begin;
+  comm->waits.skew += skew;
+  comm->waits.exposed += end - begin - skew;
+}
+
 static Status local_wait(Comm *comm, CommRequest *request, Error *error) {
   LocalGroup *group = group_of(comm);
   LocalHub *hub = group->hub;
   Status status = STATUS_OK;
+  const double begin = clock_seconds();
   pthread_mutex_lock(&hub->mutex);
   LocalOperation *operation = operation_find(group, request->id);
   const LocalPart *own = &operation->parts[comm->rank];
@@ -381,6 +471,7 @@ static Status local_wait(Comm *comm, CommRequest *request, Error *error) {
   }
   /* What is complete counts, also when a rank has failed since: all ranks then agree on how far they came. */
   if (own->sent && own->received) {
+    count_wait(comm, operation, begin);
     operation_leave(group, operation);
     *request = (CommRequest){0};
   } else {
@@ -410,10 +501,32 @@ static Status local_shift_start(Comm *comm, CommLabel label, int distance, const
   return local_post(comm, signature, send, receive, request, error);
 }
 
-static Status local_all_reduce_start(Comm *comm, CommType type, CommReduction reduction, void *buffer,
-                                     int64_t elements, CommRequest *request, Error *error) {
-  const LocalSignature signature = {
-      .kind = LOCAL_REDUCE, .type = type, .reduction = reduction, .bytes = (size_t)elements};
+static Status post_reduction(Comm *comm, LocalKind kind, CommType type, CommReduction reduction, void *buffer,
+                             int64_t elements, CommRequest *request, Error *error) {
+  const LocalSignature signature = {.kind = kind,
+                                    .type = type,
+                                    .reduction = reduction,
+                                    .bytes = (size_t)elements,
+                                    .width = type == COMM_F32 ? sizeof(float) : sizeof(double)};
+  return local_post(comm, signature, buffer, buffer, request, error);
+}
+
+static Status local_all_reduce_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                                     void *buffer, int64_t elements, CommRequest *request, Error *error) {
+  (void)label;
+  return post_reduction(comm, LOCAL_REDUCE, type, reduction, buffer, elements, request, error);
+}
+
+static Status local_reduce_scatter_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                                         void *buffer, int64_t elements, CommRequest *request, Error *error) {
+  (void)label;
+  return post_reduction(comm, LOCAL_REDUCE_SCATTER, type, reduction, buffer, elements, request, error);
+}
+
+static Status local_gather_parts_start(Comm *comm, CommLabel label, void *buffer, int64_t elements,
+                                       size_t width, CommRequest *request, Error *error) {
+  (void)label;
+  const LocalSignature signature = {.kind = LOCAL_GATHER_PARTS, .bytes = (size_t)elements, .width = width};
   return local_post(comm, signature, buffer, buffer, request, error);
 }
 
@@ -453,6 +566,8 @@ static const CommTable local_table = {
     .name = "local",
     .shift_start = local_shift_start,
     .all_reduce_start = local_all_reduce_start,
+    .reduce_scatter_start = local_reduce_scatter_start,
+    .gather_parts_start = local_gather_parts_start,
     .all_gather_start = local_all_gather_start,
     .broadcast_start = local_broadcast_start,
     .barrier_start = local_barrier_start,

@@ -43,7 +43,7 @@ static Status overlapping_operations(TestRank *rank, void *context, Error *error
   double sum = comm->rank;
   CommRequest requests[3] = {{0}};
   TRY(comm_shift_start(comm, COMM_KEYS_VALUES, 1, &send[0], &receive[0], sizeof(int), &requests[0], error));
-  TRY(comm_all_reduce_start(comm, COMM_F64, COMM_SUM, &sum, 1, &requests[1], error));
+  TRY(comm_all_reduce_start(comm, COMM_CONTROL, COMM_F64, COMM_SUM, &sum, 1, &requests[1], error));
   TRY(comm_shift_start(comm, COMM_KEY_VALUE_GRADIENTS, 2, &send[1], &receive[1], sizeof(int), &requests[2],
                        error));
   for (int i = 2; i >= 0; i--) TRY(comm_wait(comm, &requests[i], error));

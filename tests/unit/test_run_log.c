@@ -58,7 +58,8 @@ static StepRecord record_of(int64_t step) {
                       .sequence_length = 1024,
                       .tokens_per_second = 12345.6,
                       .step_ms = 83.1,
-                      .exposed_comm_ms = 0.25};
+                      .exposed_comm_ms = 0.25,
+                      .skew_ms = 0.125};
 }
 
 static void write_steps(RunLog *log, int64_t first, int64_t last) {
@@ -118,7 +119,7 @@ static void test_record(void **state) {
   assert_string_equal(text, "{\"step\":1,\"loss\":1.3,\"lr\":3.3333333333333335e-5,"
                             "\"grad_norm\":3.1415926535897931,\"tokens\":1024,\"sequence_length\":1024,"
                             "\"tokens_per_second\":12345.6,\"step_ms\":83.099999999999994,"
-                            "\"exposed_comm_ms\":0.25,\"skipped\":false}\n");
+                            "\"exposed_comm_ms\":0.25,\"skew_ms\":0.125,\"skipped\":false}\n");
   free(text);
   run_log_close(log);
 }
@@ -307,11 +308,11 @@ static void test_terminal_lines(void **state) {
   (void)fclose(terminal);
   assert_string_equal(
       text, "step 10/20  loss 10.3000  lr 3.33e-05  norm 3.142  length 1,024  12,346 tokens/s  83 ms  "
-            "waited 0.2 ms\n"
+            "exposed 0.2 ms  skew 0.1 ms\n"
             "step 16/20  loss 16.3000  lr 3.33e-05  norm 3.142  length 1,024  12,346 tokens/s  83 ms  "
-            "waited 0.2 ms  SKIPPED: loss or norm is not finite\n"
+            "exposed 0.2 ms  skew 0.1 ms  SKIPPED: loss or norm is not finite\n"
             "step 20/20  loss 20.3000  lr 3.33e-05  norm 3.142  length 1,024  12,346 tokens/s  83 ms  "
-            "waited 0.2 ms\n");
+            "exposed 0.2 ms  skew 0.1 ms\n");
   free(text);
 }
 
