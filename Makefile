@@ -3,6 +3,8 @@
 #   DEBUG=1                        no optimisation, debug information
 #   SANITIZE=address,undefined     with sanitizers (libgomp stays as it is)
 #   DNNL=0                         without oneDNN: products by the reference operation
+#   MPI=0                          without MPI; else it is used where pkg-config finds one
+#   OPENMP=0                       without OpenMP: one thread a rank
 #   V=1                            shows every command
 #   BUILD=DIR                      where everything that is built goes (default build/)
 #   CPPFLAGS, CFLAGS, LDFLAGS, LDLIBS   added to the project's own
@@ -15,6 +17,8 @@ CC := gcc
 endif
 BUILD ?= build
 DNNL ?= auto
+MPI ?= auto
+OPENMP ?= 1
 
 Q := $(if $(V),,@)
 
@@ -39,28 +43,47 @@ endif
 ifeq ($(HAVE_DNNL),0)
 variant := $(variant)-nodnnl
 endif
+# The MPI that pkg-config knows: Open MPI, MPICH, or what Debian's alternatives call "mpi".
+ifneq ($(MPI),0)
+MPI_PACKAGE := $(firstword $(foreach name,ompi-c mpi-c mpich ompi mpi,$(shell pkg-config --exists $(name) 2>/dev/null && echo $(name))))
+endif
+HAVE_MPI := $(if $(MPI_PACKAGE),1,0)
+ifeq ($(HAVE_MPI),1)
+# Its headers are not held to the project's warnings.
+MPI_CFLAGS := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(MPI_PACKAGE)))
+MPI_LIBS   := $(shell pkg-config --libs $(MPI_PACKAGE))
+else
+variant := $(variant)-nompi
+endif
+ifeq ($(OPENMP),0)
+variant := $(variant)-noopenmp
+endif
 OUT := $(BUILD)/$(variant)
 
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
             -Wcast-qual -Wwrite-strings -Wvla -Wundef -Wformat=2 -Werror
+OPENMP_FLAGS := $(if $(filter 0,$(OPENMP)),-Wno-unknown-pragmas,-fopenmp)
 # The project's own flags; what the user gives comes after them.
-OWN_CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DRINGGPT_DNNL=$(HAVE_DNNL)
+OWN_CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DRINGGPT_DNNL=$(HAVE_DNNL) \
+                -DRINGGPT_MPI=$(HAVE_MPI)
 # -ffp-contract=off: the same expression gives the same bits in every file and instruction set.
-OWN_CFLAGS   := -std=c11 -fopenmp -ffp-contract=off -fno-math-errno $(WARNINGS) $(if $(DEBUG),-O0 -g3,-O3 -g)
-OWN_LDFLAGS  := -fopenmp
+OWN_CFLAGS   := -std=c11 $(OPENMP_FLAGS) -ffp-contract=off -fno-math-errno $(WARNINGS) $(if $(DEBUG),-O0 -g3,-O3 -g)
+OWN_LDFLAGS  := $(OPENMP_FLAGS)
 ifdef SANITIZE
 OWN_CFLAGS   += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
 OWN_LDFLAGS  += -fsanitize=$(SANITIZE)
 endif
-LIBS := -lyaml -ljansson -lpcre2-8 -lz -lm -lpthread $(if $(filter 0,$(HAVE_DNNL)),,-ldnnl)
+LIBS := -lyaml -ljansson -lpcre2-8 -lz -lm -lpthread $(if $(filter 0,$(HAVE_DNNL)),,-ldnnl) $(MPI_LIBS)
 
 # Files for one instruction set carry it in their name; kernels/device.c enters them only where the CPU has it.
 ifneq ($(filter x86_64 amd64,$(shell uname -m)),)
-%_avx512.o: private ISA_CFLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
-%_avx2.o: private ISA_CFLAGS := -mavx2 -mfma
+%_avx512.o: private FILE_CFLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+%_avx2.o: private FILE_CFLAGS := -mavx2 -mfma
 endif
 
-COMPILE = $(CC) $(OWN_CPPFLAGS) $(CPPFLAGS) $(OWN_CFLAGS) $(ISA_CFLAGS) $(CFLAGS) -MMD -MP -c
+$(OUT)/kernels/comm/mpi.o $(OUT)/kernels/comm/mpi_%.o: private FILE_CFLAGS := $(MPI_CFLAGS)
+
+COMPILE = $(CC) $(OWN_CPPFLAGS) $(CPPFLAGS) $(OWN_CFLAGS) $(FILE_CFLAGS) $(CFLAGS) -MMD -MP -c
 LINK = $(CC) $(OWN_CFLAGS) $(CFLAGS) $(OWN_LDFLAGS) $(LDFLAGS)
 
 # Jobs of a make inside, unless this make shares out its own.
@@ -107,7 +130,8 @@ help: ## lists what can be made, and the settings
 # ---------------------------------------------------------------- packages
 
 BUILD_PACKAGES := libyaml-dev libjansson-dev libpcre2-dev zlib1g-dev $(if $(filter 0,$(DNNL)),,libdnnl-dev)
-CHECK_PACKAGES := libcmocka-dev patch
+MPI_PACKAGES   := libopenmpi-dev openmpi-bin pkgconf
+CHECK_PACKAGES := libcmocka-dev patch $(MPI_PACKAGES)
 LINT_PACKAGES  := clang-format clang-tidy libomp-dev cppcheck
 
 # Installs what is missing of the packages $(1), as root or by sudo; otherwise names them and stops.

@@ -43,14 +43,21 @@ typedef struct Checkpoint {
   CheckpointManifest manifest;
 } Checkpoint;
 
+/* Elements [begin, end) of the flat table. */
+typedef struct CheckpointRange {
+  int64_t begin;
+  int64_t end;
+} CheckpointRange;
+
 /* What one rank gives to a save. */
 typedef struct CheckpointState {
   const TensorTable *table;
-  const float *weights;  /* (table->total), the float32 masters; read on rank 0 alone */
-  int64_t moments_begin; /* this rank's range of the flat table, in elements; the ranges of the ranks, in */
-  int64_t moments_end;   /* order of rank, tile [0, table->total) */
-  const float *m;        /* (moments_end - moments_begin), exp_avg */
-  const float *v;        /* (moments_end - moments_begin), exp_avg_sq */
+  const float *weights;          /* (table->total), the float32 masters; read on rank 0 alone */
+  const CheckpointRange *ranges; /* (range_count) whose moments this rank holds, ascending; the ranges of all
+                                    ranks together tile [0, table->total) */
+  int64_t range_count;
+  const float *m;           /* exp_avg of the ranges, one behind the other */
+  const float *v;           /* exp_avg_sq, likewise */
   const char *model_config; /* text of config.json; read on rank 0 alone */
   const char *run_config;   /* text of config.yaml; read on rank 0 alone */
 } CheckpointState;
@@ -58,16 +65,12 @@ typedef struct CheckpointState {
 /* What one rank wants from a load. The ranges of different ranks may be any: equal, disjoint, overlapping. */
 typedef struct CheckpointTarget {
   const TensorTable *table;
-  float *weights; /* (table->total) */
-  int64_t moments_begin;
-  int64_t moments_end;
-  float *m; /* (moments_end - moments_begin) */
-  float *v; /* (moments_end - moments_begin) */
+  float *weights;                /* (table->total) */
+  const CheckpointRange *ranges; /* (range_count) whose moments are wanted, ascending and disjoint */
+  int64_t range_count;
+  float *m; /* exp_avg of the ranges, one behind the other */
+  float *v; /* exp_avg_sq, likewise */
 } CheckpointTarget;
-
-/* The share of `rank` when `total` elements are cut over `ranks` contiguous ranges: [total r / n,
- * total (r + 1) / n). */
-void checkpoint_range(int64_t total, int rank, int ranks, int64_t *begin, int64_t *end);
 
 /* Saves a checkpoint to DIRECTORY/step_<manifest->step> and then removes the oldest ones, so that `keep` (>=
  * 2) stay that are of this step or earlier; those of later steps, which only a run that went back has, are

@@ -32,21 +32,37 @@ static int64_t smaller(int64_t a, int64_t b) {
 
 /* ---------------------------------------------------------------- writing */
 
-/* Describes the slices of [begin, end) of the flat table, first those of m, then those of v; each is in the
- * order of the table, so that the data of a moment lie one behind the other as in memory. */
-static int64_t describe_slices(const TensorTable *table, int64_t begin, int64_t end, SliceName *names,
-                               SafetensorsItem *items) {
+/* Elements of all ranges. */
+static int64_t ranges_length(const CheckpointRange *ranges, int64_t count) {
+  int64_t length = 0;
+  for (int64_t i = 0; i < count; i++) length += ranges[i].end - ranges[i].begin;
+  return length;
+}
+
+/* Appends the slices of one range of the flat table, in the order of the table, to (names, items), which hold
+ * `count` already; returns how many they hold then. */
+static int64_t describe_range(const TensorTable *table, int moment, CheckpointRange range, int64_t count,
+                              SliceName *names, SafetensorsItem *items) {
+  for (int64_t i = 0; i < table->size; i++) {
+    const TensorEntry *entry = &table->entries[i];
+    const int64_t first = larger(range.begin, entry->offset);
+    const int64_t last = smaller(range.end, entry->offset + entry->count);
+    if (first >= last) continue;
+    (void)snprintf(names[count].text, sizeof names[count].text, "%s/%s@%" PRId64, entry->name,
+                   MOMENT_NAMES[moment], first - entry->offset);
+    items[count] = (SafetensorsItem){.name = names[count].text, .rank = 1, .shape = {last - first, 1}};
+    count++;
+  }
+  return count;
+}
+
+/* Describes the slices of a rank's ranges, first those of m, then those of v, so that the data of a moment
+ * lie one behind the other as in memory. */
+static int64_t describe_slices(const CheckpointState *state, SliceName *names, SafetensorsItem *items) {
   int64_t count = 0;
   for (int moment = 0; moment < MOMENTS; moment++) {
-    for (int64_t i = 0; i < table->size; i++) {
-      const TensorEntry *entry = &table->entries[i];
-      const int64_t first = larger(begin, entry->offset);
-      const int64_t last = smaller(end, entry->offset + entry->count);
-      if (first >= last) continue;
-      (void)snprintf(names[count].text, sizeof names[count].text, "%s/%s@%" PRId64, entry->name,
-                     MOMENT_NAMES[moment], first - entry->offset);
-      items[count] = (SafetensorsItem){.name = names[count].text, .rank = 1, .shape = {last - first, 1}};
-      count++;
+    for (int64_t i = 0; i < state->range_count; i++) {
+      count = describe_range(state->table, moment, state->ranges[i], count, names, items);
     }
   }
   return count;
@@ -56,8 +72,8 @@ static Status write_slices(const char *path, const CheckpointState *state, Slice
                            SafetensorsItem *items, ManifestFile *file, Error *error) {
   SafetensorsWriter writer = SAFETENSORS_WRITER_CLOSED;
   Status status = STATUS_OK;
-  const int64_t length = state->moments_end - state->moments_begin;
-  const int64_t count = describe_slices(state->table, state->moments_begin, state->moments_end, names, items);
+  const int64_t length = ranges_length(state->ranges, state->range_count);
+  const int64_t count = describe_slices(state, names, items);
   TRY(safetensors_create(path, items, count, &writer, error));
   TRY_GOTO(safetensors_append(&writer, state->m, length, error), close);
   TRY_GOTO(safetensors_append(&writer, state->v, length, error), close);
@@ -75,7 +91,7 @@ Status moments_write(const char *directory, int rank, int ranks, const Checkpoin
   SliceName *names = NULL;
   SafetensorsItem *items = NULL;
   Status status = STATUS_OK;
-  const size_t most = MOMENTS * (size_t)state->table->size;
+  const size_t most = MOMENTS * (size_t)(state->table->size + state->range_count);
   (void)snprintf(file->name, sizeof file->name, MOMENTS_PREFIX "%05d-of-%05d.safetensors", rank, ranks);
   TRY(directory_join(directory, file->name, path, error));
   TRY(memory_alloc(most, sizeof *names, "names of slices", (void **)&names, error));
@@ -183,12 +199,18 @@ static Status append_slice(Reader *reader, const Slice *slice) {
 static Status read_slice(const Reader *reader, const Safetensors *tensors, const SafetensorsEntry *entry,
                          const Slice *slice) {
   const CheckpointTarget *target = reader->target;
-  const int64_t begin = larger(slice->begin, target->moments_begin);
-  const int64_t end = smaller(slice->end, target->moments_end);
-  if (begin >= end) return STATUS_OK;
   float *moment = slice->moment == 0 ? target->m : target->v;
-  return safetensors_read(tensors, entry, begin - slice->begin, end - begin,
-                          moment + (begin - target->moments_begin), reader->error);
+  for (int64_t i = 0; i < target->range_count; i++) {
+    const CheckpointRange range = target->ranges[i];
+    const int64_t begin = larger(slice->begin, range.begin);
+    const int64_t end = smaller(slice->end, range.end);
+    if (begin < end) {
+      TRY(safetensors_read(tensors, entry, begin - slice->begin, end - begin, moment + (begin - range.begin),
+                           reader->error));
+    }
+    moment += range.end - range.begin;
+  }
+  return STATUS_OK;
 }
 
 static Status read_file(Reader *reader, const char *path) {

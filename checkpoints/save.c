@@ -22,12 +22,6 @@
 /* Files that rank 0 writes besides its moments: weights, two configurations. */
 #define SHARED_FILES 3
 
-/* Elements of the flat table whose moments a rank holds. */
-typedef struct Range {
-  int64_t begin;
-  int64_t end;
-} Range;
-
 /* One save under way, as one rank sees it. */
 typedef struct Save {
   const char *directory;
@@ -38,18 +32,9 @@ typedef struct Save {
   char temporary[PATH_MAX];
   char final[PATH_MAX];
   char old[PATH_MAX];
-  Range *ranges;        /* (ranks) */
   ManifestFile *files;  /* (SHARED_FILES + ranks): shared ones, then one a rank */
   ManifestFile moments; /* this rank's */
 } Save;
-
-void checkpoint_range(int64_t total, int rank, int ranks, int64_t *begin, int64_t *end) {
-  /* Quotient and remainder apart, so that no product exceeds `total` by much. */
-  const int64_t quotient = total / ranks;
-  const int64_t remainder = total % ranks;
-  *begin = quotient * rank + remainder * rank / ranks;
-  *end = quotient * (rank + 1) + remainder * (rank + 1) / ranks;
-}
 
 /* ---------------------------------------------------------------- before writing */
 
@@ -79,7 +64,6 @@ static Status prepare(Save *save, Error *error) {
   TRY(directory_step(save->directory, step, STEP_TEMPORARY, save->temporary, error));
   TRY(directory_step(save->directory, step, STEP_FINAL, save->final, error));
   TRY(directory_step(save->directory, step, STEP_OLD, save->old, error));
-  TRY(memory_alloc(ranks, sizeof *save->ranges, "ranges of ranks", (void **)&save->ranges, error));
   TRY(memory_alloc(SHARED_FILES + ranks, sizeof *save->files, "files of a checkpoint", (void **)&save->files,
                    error));
   if (save->world->rank != 0) return STATUS_OK;
@@ -93,22 +77,51 @@ static Status prepare(Save *save, Error *error) {
   return file_make_directory(save->temporary, error);
 }
 
-/* Every rank sees all ranges, so that all come to the same result. */
-static Status check_ranges(Save *save, Error *error) {
-  const Range own = {save->state->moments_begin, save->state->moments_end};
+static int compare_ranges(const void *left, const void *right) {
+  const CheckpointRange *a = left;
+  const CheckpointRange *b = right;
+  if (a->begin != b->begin) return a->begin < b->begin ? -1 : 1;
+  return (a->end > b->end) - (a->end < b->end);
+}
+
+/* Whether ranges in any order hold every element up to `total` once. */
+static Status check_tiling(CheckpointRange *ranges, int64_t count, int64_t total, Error *error) {
   int64_t end = 0;
-  TRY(comm_all_gather(save->world, &own, save->ranges, sizeof own, error));
-  for (int rank = 0; rank < save->world->size; rank++) {
-    const Range range = save->ranges[rank];
-    if (range.begin != end || range.end < range.begin) {
-      return fail(error, STATUS_INTERNAL, "the moments of rank %d begin at element %lld, not at %lld", rank,
-                  (long long)range.begin, (long long)end);
+  qsort(ranges, (size_t)count, sizeof *ranges, compare_ranges);
+  for (int64_t i = 0; i < count; i++) {
+    if (ranges[i].begin != end || ranges[i].end < end) {
+      return fail(error, STATUS_INTERNAL, "a range of moments begins at element %lld, not at %lld",
+                  (long long)ranges[i].begin, (long long)end);
     }
-    end = range.end;
+    end = ranges[i].end;
   }
-  if (end == save->state->table->total) return STATUS_OK;
+  if (end == total) return STATUS_OK;
   return fail(error, STATUS_INTERNAL, "the moments of all ranks end at element %lld, not at %lld",
-              (long long)end, (long long)save->state->table->total);
+              (long long)end, (long long)total);
+}
+
+/* Every rank sees the ranges of all, so that all come to the same result. */
+static Status check_ranges(Save *save, Error *error) {
+  const CheckpointState *state = save->state;
+  Comm *world = save->world;
+  const int64_t total = state->table->total;
+  int64_t most = state->range_count;
+  void *memory[2] = {NULL};
+  Status status = STATUS_OK;
+  TRY(comm_all_reduce(world, COMM_I64, COMM_MAX, &most, 1, error));
+  const size_t row = (size_t)most * sizeof(CheckpointRange);
+  TRY_GOTO(memory_alloc((size_t)most, sizeof(CheckpointRange), "ranges of moments", &memory[0], error), done);
+  TRY_GOTO(memory_alloc((size_t)world->size, row, "ranges of moments", &memory[1], error), done);
+  CheckpointRange *own = memory[0];
+  for (int64_t i = 0; i < most; i++) {
+    own[i] = i < state->range_count ? state->ranges[i] : (CheckpointRange){total, total};
+  }
+  TRY_GOTO(comm_all_gather(world, own, memory[1], row, error), done);
+  status = check_tiling(memory[1], most * world->size, total, error);
+done:
+  free(memory[1]);
+  free(memory[0]);
+  return status;
 }
 
 /* ---------------------------------------------------------------- writing */
@@ -227,6 +240,5 @@ Status checkpoint_save(const char *directory, int64_t keep, const CheckpointMani
     clean_up(&save, save.temporary);
   }
   free(save.files);
-  free(save.ranges);
   return status;
 }

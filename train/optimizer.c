@@ -1,13 +1,11 @@
-/* AdamW over the flat array of parameters, with clipping by the global norm. */
+/* AdamW over a rank's share of the flat array of parameters, with clipping by the global norm. */
 #include "train/optimizer.h"
 
-#include <math.h>
-
-Status optimizer_create(Device *device, const TensorTable *table, const OptimizerConfig *config,
-                        Optimizer *optimizer, Error *error) {
-  const size_t bytes = (size_t)table->total * sizeof(float);
+Status optimizer_create(Device *device, const TensorTable *table, const Sharding *sharding,
+                        const OptimizerConfig *config, Optimizer *optimizer, Error *error) {
+  const size_t bytes = (size_t)sharding->own_elements * sizeof(float);
   void *memory = NULL;
-  *optimizer = (Optimizer){.device = device, .table = table, .config = *config};
+  *optimizer = (Optimizer){.device = device, .table = table, .sharding = sharding, .config = *config};
   TRY(device_alloc(device, bytes, "optimizer state", &memory, error));
   optimizer->m = memory;
   TRY(device_alloc(device, bytes, "optimizer state", &memory, error));
@@ -22,39 +20,65 @@ void optimizer_destroy(Optimizer *optimizer) {
   *optimizer = (Optimizer){0};
 }
 
-double optimizer_grad_norm(const Optimizer *optimizer, const float *gradients, double gradient_scale) {
-  double sum = 0.0;
-  optimizer->device->ops.sum_of_squares(optimizer->device, optimizer->table->total, gradients, &sum);
-  return sqrt(sum) * gradient_scale;
+double optimizer_sum_of_squares(const Optimizer *optimizer, const float *gradients) {
+  const Sharding *sharding = optimizer->sharding;
+  double total = 0.0;
+  for (int64_t group = 0; group < sharding->groups; group++) {
+    const CheckpointRange own = sharding->own[group];
+    double sum = 0.0;
+    optimizer->device->ops.sum_of_squares(optimizer->device, own.end - own.begin, gradients + own.begin,
+                                          &sum);
+    total += sum;
+  }
+  return total;
 }
 
-/* Entries with the same treatment lie side by side more often than not: one call for each such stretch. */
-static int64_t stretch_end(const TensorTable *table, int64_t begin) {
-  int64_t end = begin + 1;
-  while (end < table->size && table->entries[end].decay == table->entries[begin].decay) end++;
+/* The end of the stretch of parameters from entry `first` on that are treated alike. */
+static int64_t stretch_end(const TensorTable *table, int64_t first) {
+  int64_t end = first + 1;
+  while (end < table->size && table->entries[end].decay == table->entries[first].decay) end++;
   return end;
 }
 
-void optimizer_step(const Optimizer *optimizer, const float *gradients, double gradient_scale,
-                    double grad_norm, double learning_rate, int64_t step, float *weights) {
-  const TensorTable *table = optimizer->table;
-  const OptimizerConfig *config = &optimizer->config;
-  const bool clip = config->clip_grad > 0.0 && grad_norm > config->clip_grad;
-  AdamwStep numbers = {
-      .learning_rate = (float)learning_rate,
+static int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
+static int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+static AdamwStep numbers_of(const OptimizerConfig *config, const OptimizerStep *step) {
+  const bool clip = config->clip_grad > 0.0 && step->grad_norm > config->clip_grad;
+  const double factor = clip ? config->clip_grad / step->grad_norm : 1.0;
+  return (AdamwStep){
+      .learning_rate = (float)step->learning_rate,
       .beta1 = (float)config->beta1,
       .beta2 = (float)config->beta2,
       .eps = (float)config->eps,
-      .gradient_scale = (float)(clip ? gradient_scale * (config->clip_grad / grad_norm) : gradient_scale),
-      .step = step,
+      .gradient_scale = (float)(step->gradient_scale * factor),
+      .step = step->number,
   };
-  for (int64_t begin = 0, end = 0; begin < table->size; begin = end) {
-    end = stretch_end(table, begin);
-    const int64_t first = table->entries[begin].offset;
-    const TensorEntry *last = &table->entries[end - 1];
-    numbers.weight_decay = table->entries[begin].decay ? (float)config->weight_decay : 0.0F;
-    optimizer->device->ops.adamw(optimizer->device, &numbers, last->offset + last->count - first,
-                                 gradients + first, weights + first, optimizer->m + first,
-                                 optimizer->v + first);
+}
+
+void optimizer_update_group(const Optimizer *optimizer, const OptimizerStep *step, int64_t group,
+                            const float *gradients, float *weights) {
+  const TensorTable *table = optimizer->table;
+  const CheckpointRange own = optimizer->sharding->own[group];
+  AdamwStep numbers = numbers_of(&optimizer->config, step);
+  int64_t before = 0; /* elements of this rank's parts of earlier groups */
+  for (int64_t g = 0; g < group; g++) {
+    before += optimizer->sharding->own[g].end - optimizer->sharding->own[g].begin;
+  }
+  for (int64_t first = 0, next = 0; first < table->size; first = next) {
+    next = stretch_end(table, first);
+    const TensorEntry *last = &table->entries[next - 1];
+    const int64_t begin = larger(own.begin, table->entries[first].offset);
+    const int64_t end = smaller(own.end, last->offset + last->count);
+    if (begin >= end) continue;
+    const int64_t state = before + begin - own.begin;
+    numbers.weight_decay = table->entries[first].decay ? (float)optimizer->config.weight_decay : 0.0F;
+    optimizer->device->ops.adamw(optimizer->device, &numbers, end - begin, gradients + begin, weights + begin,
+                                 optimizer->m + state, optimizer->v + state);
   }
 }

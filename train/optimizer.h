@@ -1,36 +1,47 @@
-/* AdamW over the flat array of parameters, with clipping by the global norm. */
+/* AdamW over a rank's share of the flat array of parameters, with clipping by the global norm. */
 #ifndef RINGGPT_TRAIN_OPTIMIZER_H
 #define RINGGPT_TRAIN_OPTIMIZER_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/base/status.h"
 #include "kernels/base/tensor_table.h"
 #include "kernels/device.h"
 #include "train/config.h"
+#include "train/sharding.h"
 
 typedef struct Optimizer {
   Device *device;
   const TensorTable *table;
+  const Sharding *sharding; /* whose `own` says which elements are this rank's */
   OptimizerConfig config;
-  float *m; /* (table->total) first moment */
-  float *v; /* (table->total) second moment */
+  float *m; /* (sharding->own_elements) first moment of the own parts, one behind the other */
+  float *v; /* likewise the second */
 } Optimizer;
 
-/* Takes the memory for the moments, zero. device and table stay the caller's. */
-Status optimizer_create(Device *device, const TensorTable *table, const OptimizerConfig *config,
-                        Optimizer *optimizer, Error *error);
+/* One update of the whole model. */
+typedef struct OptimizerStep {
+  int64_t number; /* 1 is the first: corrects the bias of the moments */
+  double learning_rate;
+  double gradient_scale; /* factor on the summed gradients: 1 / targets */
+  double grad_norm;      /* of all gradients times gradient_scale */
+} OptimizerStep;
+
+/* Takes the memory for the moments, zero. device, table and sharding stay the caller's. */
+Status optimizer_create(Device *device, const TensorTable *table, const Sharding *sharding,
+                        const OptimizerConfig *config, Optimizer *optimizer, Error *error);
 
 /* Releases the moments; the struct may be zero. */
 void optimizer_destroy(Optimizer *optimizer);
 
-/* The norm of all gradients times gradient_scale: of the reduced gradients, each parameter once. */
-double optimizer_grad_norm(const Optimizer *optimizer, const float *gradients, double gradient_scale);
+/* The sum of the squares of this rank's share of the summed gradients: over all ranks each parameter counts
+ * once. */
+double optimizer_sum_of_squares(const Optimizer *optimizer, const float *gradients);
 
-/* Applies update number `step` (1 is the first) to weights (table->total): gradients times gradient_scale,
- * scaled down to config.clip_grad when grad_norm is above it; weight decay where the table says so. */
-void optimizer_step(const Optimizer *optimizer, const float *gradients, double gradient_scale,
-                    double grad_norm, double learning_rate, int64_t step, float *weights);
+/* Updates this rank's part of one group in weights (table->total) by gradients (table->total): scaled, and
+ * scaled down further to config.clip_grad when the norm is above it; with weight decay where the table says
+ * so. */
+void optimizer_update_group(const Optimizer *optimizer, const OptimizerStep *step, int64_t group,
+                            const float *gradients, float *weights);
 
 #endif

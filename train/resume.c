@@ -33,13 +33,14 @@ static Status save(Trainer *trainer, const char *model_config, const char *run_c
                                  .data = config->parallelism.data,
                                  .threads = trainer->rank->device->threads};
   (void)snprintf(manifest.transport, sizeof manifest.transport, "%s", world->table->name);
-  CheckpointState state = {.table = table,
-                           .weights = model_weights(trainer->model),
-                           .model_config = model_config,
-                           .run_config = run_config};
-  checkpoint_range(table->total, world->rank, world->size, &state.moments_begin, &state.moments_end);
-  state.m = trainer->optimizer.m + state.moments_begin;
-  state.v = trainer->optimizer.v + state.moments_begin;
+  const CheckpointState state = {.table = table,
+                                 .weights = model_weights(trainer->model),
+                                 .ranges = trainer->sharding.own,
+                                 .range_count = trainer->sharding.groups,
+                                 .m = trainer->optimizer.m,
+                                 .v = trainer->optimizer.v,
+                                 .model_config = model_config,
+                                 .run_config = run_config};
   char directory[CONFIG_TEXT_BYTES + 32];
   checkpoint_directory(config, directory, sizeof directory);
   const CheckpointLog log = {.warn = warn, .context = trainer};
@@ -100,8 +101,8 @@ static Status load(Trainer *trainer, const Checkpoint *checkpoint, Error *error)
   const TensorTable *table = model_table(trainer->model);
   const CheckpointTarget target = {.table = table,
                                    .weights = model_weights(trainer->model),
-                                   .moments_begin = 0,
-                                   .moments_end = table->total,
+                                   .ranges = trainer->sharding.own,
+                                   .range_count = trainer->sharding.groups,
                                    .m = trainer->optimizer.m,
                                    .v = trainer->optimizer.v};
   char warning[1024];

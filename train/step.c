@@ -9,7 +9,8 @@
 typedef struct StepSums {
   double nll;
   double targets;
-  double stops; /* ranks that saw a signal */
+  double squares; /* of the gradients, each parameter once */
+  double stops;   /* ranks that saw a signal */
 } StepSums;
 
 static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *error) {
@@ -38,22 +39,20 @@ static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *e
   return STATUS_OK;
 }
 
-/* The loader is opened anew where a stage of the schedule begins. */
-static Status enter_stage(Trainer *trainer, Error *error) {
+Status trainer_enter_stage(Trainer *trainer, Error *error) {
   const SequenceStage stage = schedule_stage(trainer->config, trainer->progress.step);
   if (trainer->loader != NULL && stage.index == trainer->stage.index) return STATUS_OK;
   return open_loader(trainer, &stage, error);
 }
 
 static Status run_micro_batch(Trainer *trainer, bool last, LossSum *loss, Error *error) {
-  const ModelListener listener = reduction_listener(&trainer->reduction);
+  const ModelListener listener = sharding_listener(&trainer->sharding, last);
   const Batch *batch = NULL;
   TRY(loader_next(trainer->loader, &batch, error));
   ModelBatch model_batch;
   Documents documents = {0};
   TRY(batches_to_model(trainer->config, trainer->rank->ring, batch, &documents, &model_batch, error));
-  const Status status =
-      model_forward_backward(trainer->model, &model_batch, last ? &listener : NULL, loss, error);
+  const Status status = model_forward_backward(trainer->model, &model_batch, &listener, loss, error);
   documents_free(&documents);
   return status;
 }
@@ -69,26 +68,32 @@ static Status accumulate(Trainer *trainer, StepSums *sums, Error *error) {
   for (int64_t i = 0; i < micro_batches; i++) {
     TRY(run_micro_batch(trainer, i + 1 == micro_batches, &loss, error));
   }
-  TRY(reduction_finish(&trainer->reduction, error));
-  double values[3] = {loss.nll, (double)loss.targets, stop_requested(trainer->stop) ? 1.0 : 0.0};
-  TRY(comm_all_reduce(trainer->rank->world, COMM_F64, COMM_SUM, values, 3, error));
-  *sums = (StepSums){.nll = values[0], .targets = values[1], .stops = values[2]};
+  TRY(sharding_finish_gradients(&trainer->sharding, error));
+  const double squares = optimizer_sum_of_squares(&trainer->optimizer, model_gradients(trainer->model));
+  double values[4] = {loss.nll, (double)loss.targets, squares, stop_requested(trainer->stop) ? 1.0 : 0.0};
+  TRY(comm_all_reduce(trainer->rank->world, COMM_F64, COMM_SUM, values, 4, error));
+  *sums = (StepSums){.nll = values[0], .targets = values[1], .squares = values[2], .stops = values[3]};
   return STATUS_OK;
 }
 
-/* Updates the weights unless the loss or the gradient is not finite. All ranks see the same reduced numbers,
- * so they decide alike. Returns whether the update was made. */
-static bool update(Trainer *trainer, double loss, double scale, double grad_norm, double learning_rate) {
+/* Updates the weights unless the loss or the gradient is not finite, and sets *skipped then. All ranks see
+ * the same reduced numbers, so they decide alike. The new weights are on their way when it returns. */
+static Status update(Trainer *trainer, double loss, OptimizerStep *step, bool *skipped, Error *error) {
   Progress *progress = &trainer->progress;
-  if (!isfinite(loss) || !isfinite(grad_norm)) {
+  *skipped = !isfinite(loss) || !isfinite(step->grad_norm);
+  if (*skipped) {
     progress->skipped += 1;
     progress->skipped_in_a_row += 1;
-    return false;
+    return STATUS_OK;
   }
   progress->skipped_in_a_row = 0;
-  optimizer_step(&trainer->optimizer, model_gradients(trainer->model), scale, grad_norm, learning_rate,
-                 progress->step - progress->skipped + 1, model_weights(trainer->model));
-  return true;
+  step->number = progress->step - progress->skipped + 1;
+  for (int64_t group = 0; group < trainer->sharding.groups; group++) {
+    optimizer_update_group(&trainer->optimizer, step, group, model_gradients(trainer->model),
+                           model_weights(trainer->model));
+    TRY(sharding_start_weights(&trainer->sharding, group, error));
+  }
+  return STATUS_OK;
 }
 
 /* What this rank has spent in communication so far, in all groups. */
@@ -103,12 +108,13 @@ Status trainer_step(Trainer *trainer, Error *error) {
   const double begin = clock_seconds();
   const CommWaits before = waits(trainer);
   StepSums sums;
-  TRY(enter_stage(trainer, error));
   TRY(accumulate(trainer, &sums, error));
   const double scale = 1.0 / sums.targets;
-  const double grad_norm = optimizer_grad_norm(&trainer->optimizer, model_gradients(trainer->model), scale);
-  const double learning_rate = schedule_learning_rate(trainer->config, progress->step);
-  const bool skipped = !update(trainer, sums.nll * scale, scale, grad_norm, learning_rate);
+  OptimizerStep update_step = {.learning_rate = schedule_learning_rate(trainer->config, progress->step),
+                               .gradient_scale = scale,
+                               .grad_norm = sqrt(sums.squares) * scale};
+  bool skipped = false;
+  TRY(update(trainer, sums.nll * scale, &update_step, &skipped, error));
   TRY(device_check(trainer->rank->device, error));
   progress->step += 1;
   progress->tokens += schedule_step_tokens(trainer->config);
@@ -119,8 +125,8 @@ Status trainer_step(Trainer *trainer, Error *error) {
   const StepRecord step = {
       .step = progress->step,
       .loss = sums.nll * scale,
-      .learning_rate = learning_rate,
-      .grad_norm = grad_norm,
+      .learning_rate = update_step.learning_rate,
+      .grad_norm = update_step.grad_norm,
       .tokens = progress->tokens,
       .sequence_length = trainer->stage.sequence_length,
       .tokens_per_second = tokens / seconds,

@@ -14,10 +14,11 @@ static Status create_models(Trainer *trainer, Error *error) {
                           .training = true,
                           .recompute = config->train.recompute};
   TRY(model_create(rank->device, rank->ring, &options, &trainer->model, error));
-  TRY(optimizer_create(rank->device, model_table(trainer->model), &config->optimizer, &trainer->optimizer,
+  const TensorTable *table = model_table(trainer->model);
+  TRY(sharding_create(rank->world, table, model_weights(trainer->model), model_gradients(trainer->model),
+                      &trainer->sharding, error));
+  TRY(optimizer_create(rank->device, table, &trainer->sharding, &config->optimizer, &trainer->optimizer,
                        error));
-  TRY(reduction_create(rank->world, model_table(trainer->model), model_gradients(trainer->model),
-                       &trainer->reduction, error));
   if (config->eval.every == 0) return STATUS_OK;
   options.weights = model_weights(trainer->model);
   options.training = false;
@@ -27,8 +28,8 @@ static Status create_models(Trainer *trainer, Error *error) {
 
 static void destroy(Trainer *trainer) {
   loader_close(trainer->loader);
-  reduction_destroy(&trainer->reduction);
   optimizer_destroy(&trainer->optimizer);
+  sharding_destroy(&trainer->sharding);
   model_destroy(trainer->evaluator);
   model_destroy(trainer->model);
   run_log_close(trainer->log);
@@ -120,6 +121,9 @@ static Status finish_step(Trainer *trainer, Error *error) {
   const int64_t step = trainer->progress.step;
   const bool last = step == config->train.steps;
   const bool save = last || trainer->stopping;
+  if (save || due(config->checkpoint.every, step) || evaluation_due(trainer)) {
+    TRY(sharding_finish_weights(&trainer->sharding, error));
+  }
   if (save) {
     TRY(trainer_save(trainer, error));
   } else if (due(config->checkpoint.every, step)) {
@@ -140,10 +144,25 @@ static Status train(Trainer *trainer, Error *error) {
     if (trainer->stopping) return stopped(trainer, error);
   }
   while (trainer->progress.step < trainer->config->train.steps) {
+    TRY(trainer_enter_stage(trainer, error));
     TRY(trainer_step(trainer, error));
     TRY(finish_step(trainer, error));
   }
   return STATUS_OK;
+}
+
+/* Says what trains what, and what each rank keeps besides the activations. */
+static void report(const Trainer *trainer) {
+  const Rank *rank = trainer->rank;
+  const double all = (double)model_table(trainer->model)->total * sizeof(float) / 1048576.0;
+  const double own = (double)trainer->sharding.own_elements * sizeof(float) / 1048576.0;
+  run_log_message(trainer->log, "ring %d x data %d over %s, %s; %lld parameters", rank->ring->size,
+                  rank->data_size, rank->world->table->name, rank->device->summary,
+                  (long long)model_table(trainer->model)->total);
+  run_log_message(trainer->log,
+                  "memory of a rank: weights %.1f MiB, gradients %.1f MiB, optimizer %.1f MiB (its share of "
+                  "%.1f MiB), and activations",
+                  all, all, 2.0 * own, 2.0 * all);
 }
 
 Status trainer_run(Rank *rank, void *start, Error *error) {
@@ -155,8 +174,7 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   TRY_GOTO(check_data(given->config, error), done);
   TRY_GOTO(create_models(&trainer, error), done);
   TRY_GOTO(trainer_restore(&trainer, error), done);
-  run_log_message(trainer.log, "ring %d x data %d, %s; %lld parameters", rank->ring->size, rank->data_size,
-                  rank->device->summary, (long long)model_table(trainer.model)->total);
+  report(&trainer);
   status = train(&trainer, error);
 done:
   /* The others may still read this rank's gradients and keys. */

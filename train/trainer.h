@@ -12,9 +12,9 @@
 #include "train/config.h"
 #include "train/grid.h"
 #include "train/optimizer.h"
-#include "train/reduction.h"
 #include "train/run_log.h"
 #include "train/schedule.h"
+#include "train/sharding.h"
 #include "train/stop.h"
 
 /* Steps in a row without a finite loss and gradient that end a run. */
@@ -35,8 +35,8 @@ typedef struct Trainer {
   RunLog *log; /* on world rank 0; else NULL */
   Model *model;
   Model *evaluator; /* the same weights without room for gradients; NULL when nothing is evaluated */
+  Sharding sharding;
   Optimizer optimizer;
-  Reduction reduction;
   Loader *loader;
   SequenceStage stage; /* what the loader is open for */
   int32_t end_of_document;
@@ -59,7 +59,12 @@ Status trainer_run(Rank *rank, void *start, Error *error);
 /* trainer.c: says that a record could not be written, and goes on: a log is no reason to lose a run. */
 void trainer_unrecorded(Trainer *trainer, const Error *error);
 
-/* step.c: one step, from the batches to the updated weights and the record of it. Collective. */
+/* step.c: opens the loader anew where a stage of the sequence schedule begins: before a step, so that no step
+ * starts threads or opens files. */
+Status trainer_enter_stage(Trainer *trainer, Error *error);
+
+/* step.c: one step, from the batches to the record of it; the updated weights may still be on their way
+ * (sharding_finish_weights). Collective. */
 Status trainer_step(Trainer *trainer, Error *error);
 
 /* resume.c: restores what checkpoint.resume asks for, or draws new weights, and opens the log. Collective. */

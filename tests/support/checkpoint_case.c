@@ -86,14 +86,38 @@ typedef struct SaveRun {
   Error errors[CASE_MOST_RANKS];
 } SaveRun;
 
-static void moments_range(const CaseSave *save, int64_t total, int rank, int64_t *begin, int64_t *end) {
-  if (save->greedy_rank < 0) {
-    checkpoint_range(total, rank, save->ranks, begin, end);
-    return;
-  }
+/* One range: equal shares, or one rank holds all but one element of each other. */
+static CheckpointRange moments_range(const CaseSave *save, int64_t total, int rank) {
+  CheckpointRange range;
   const int64_t behind = save->ranks - 1 - save->greedy_rank;
-  *begin = rank <= save->greedy_rank ? rank : total - behind + (rank - save->greedy_rank - 1);
-  *end = rank < save->greedy_rank ? rank + 1 : total - behind + (rank - save->greedy_rank);
+  if (save->greedy_rank < 0) {
+    comm_part(total, rank, save->ranks, &range.begin, &range.end);
+    return range;
+  }
+  range.begin = rank <= save->greedy_rank ? rank : total - behind + (rank - save->greedy_rank - 1);
+  range.end = rank < save->greedy_rank ? rank + 1 : total - behind + (rank - save->greedy_rank);
+  return range;
+}
+
+/* Two ranges: the first `cut` elements and the others are shared out one by one. */
+static void moments_pieces(int64_t total, int64_t cut, int rank, int ranks, CheckpointRange ranges[2]) {
+  comm_part(cut, rank, ranks, &ranges[0].begin, &ranges[0].end);
+  comm_part(total - cut, rank, ranks, &ranges[1].begin, &ranges[1].end);
+  ranges[1].begin += cut;
+  ranges[1].end += cut;
+}
+
+static int64_t ranges_length(const CheckpointRange *ranges, int64_t count) {
+  int64_t length = 0;
+  for (int64_t i = 0; i < count; i++) length += ranges[i].end - ranges[i].begin;
+  return length;
+}
+
+static void fill_ranges(float *out, int64_t number, int kind, const CheckpointRange *ranges, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    fill(out, number, kind, ranges[i].begin, ranges[i].end);
+    out += ranges[i].end - ranges[i].begin;
+  }
 }
 
 static Status save_rank(TestRank *rank, void *context, Error *error) {
@@ -110,14 +134,18 @@ static Status save_rank(TestRank *rank, void *context, Error *error) {
                                        .threads = CASE_THREADS,
                                        .transport = "local"};
   CheckpointState state = {.table = table, .model_config = "{}\n", .run_config = "run:\n"};
-  moments_range(save, table->total, rank->world->rank, &state.moments_begin, &state.moments_end);
-  const int64_t length = state.moments_end - state.moments_begin;
+  CheckpointRange ranges[2];
+  state.ranges = ranges;
+  state.range_count = save->in_pieces ? 2 : 1;
+  ranges[0] = moments_range(save, table->total, rank->world->rank);
+  if (save->in_pieces) moments_pieces(table->total, table->total / 2, rank->world->rank, save->ranks, ranges);
+  const int64_t length = ranges_length(ranges, state.range_count);
   float *values = calloc((size_t)(table->total + 2 * length), sizeof *values);
   if (values == NULL) return fail(error, STATUS_SYSTEM, "no memory");
   float *m = values + table->total;
   float *v = m + length;
-  fill(m, save->number, 1, state.moments_begin, state.moments_end);
-  fill(v, save->number, 2, state.moments_begin, state.moments_end);
+  fill_ranges(m, save->number, 1, ranges, state.range_count);
+  fill_ranges(v, save->number, 2, ranges, state.range_count);
   state.m = m;
   state.v = v;
   /* Only rank 0's weights and texts count. */
@@ -182,16 +210,21 @@ typedef struct LoadRun {
 } LoadRun;
 
 static Status check_contents(const CheckpointTarget *target, int64_t number, Error *error) {
-  const int64_t begin = target->moments_begin;
-  const int64_t end = target->moments_end;
+  const float *m = target->m;
+  const float *v = target->v;
   int64_t difference = find_difference(target->weights, number, 0, 0, target->table->total);
-  if (difference < 0) difference = find_difference(target->m, number, 1, begin, end);
-  if (difference < 0) difference = find_difference(target->v, number, 2, begin, end);
+  for (int64_t i = 0; i < target->range_count && difference < 0; i++) {
+    const CheckpointRange range = target->ranges[i];
+    difference = find_difference(m, number, 1, range.begin, range.end);
+    if (difference < 0) difference = find_difference(v, number, 2, range.begin, range.end);
+    m += range.end - range.begin;
+    v += range.end - range.begin;
+  }
   if (difference < 0) return STATUS_OK;
   return fail(error, STATUS_INTERNAL, "element %lld came back with other bits", (long long)difference);
 }
 
-/* Each rank asks for its own share, the last one for everything. */
+/* Each rank asks for two pieces; those of the last one begin at 0. */
 static Status load_rank(TestRank *rank, void *context, Error *error) {
   const LoadRun *run = context;
   CheckpointTarget target = {.table = run->table};
@@ -201,8 +234,11 @@ static Status load_rank(TestRank *rank, void *context, Error *error) {
   Status status = STATUS_OK;
   float *values = calloc((size_t)(3 * total), sizeof *values);
   if (values == NULL) return fail(error, STATUS_SYSTEM, "no memory");
-  checkpoint_range(total, me, rank->world->size, &target.moments_begin, &target.moments_end);
-  if (me == rank->world->size - 1) target.moments_begin = 0;
+  CheckpointRange ranges[2];
+  moments_pieces(total, total / 3, me, rank->world->size, ranges);
+  if (me == rank->world->size - 1) ranges[0].begin = 0;
+  target.ranges = ranges;
+  target.range_count = 2;
   target.weights = values;
   target.m = values + total;
   target.v = values + 2 * total;

@@ -40,6 +40,7 @@ typedef struct CaseSave {
   int64_t step;
   int64_t number;         /* decides the contents, and is the manifest's number of samples */
   int greedy_rank;        /* this rank holds all moments but one of each other rank; -1: equal shares */
+  bool in_pieces;         /* a rank's share is one piece of each half of the table */
   CaseWarnings *warnings; /* may be NULL */
 } CaseSave;
 

@@ -34,10 +34,16 @@ static Status save_poisoned(Rank *rank, void *context, Error *error) {
   TRY(hf_model_text(&config->model, 256, &text, error));
   CheckpointManifest manifest = {
       .ring = config->parallelism.ring, .data = config->parallelism.data, .threads = 1, .transport = "local"};
-  CheckpointState save = {.table = &table, .weights = weights, .model_config = text, .run_config = ""};
-  checkpoint_range(table.total, rank->world->rank, rank->world->size, &save.moments_begin, &save.moments_end);
-  save.m = (float *)memory[1] + save.moments_begin;
-  save.v = (float *)memory[2] + save.moments_begin;
+  CheckpointRange range;
+  comm_part(table.total, rank->world->rank, rank->world->size, &range.begin, &range.end);
+  const CheckpointState save = {.table = &table,
+                                .weights = weights,
+                                .ranges = &range,
+                                .range_count = 1,
+                                .m = (float *)memory[1] + range.begin,
+                                .v = (float *)memory[2] + range.begin,
+                                .model_config = text,
+                                .run_config = ""};
   char directory[CONFIG_TEXT_BYTES + 16];
   (void)snprintf(directory, sizeof directory, "%s/checkpoints", config->run.dir);
   const CheckpointLog log = {0};

@@ -35,38 +35,19 @@ static void test_every_number_of_ranks(void **state) {
   const TempDir *temp = *state;
   int64_t step = 1;
   for (int writers = 1; writers <= 4; writers++) {
-    for (int greedy = -1; greedy < writers; greedy++, step++) {
+    for (int greedy = -2; greedy < writers; greedy++, step++) {
       Error error = {0};
       const CaseSave save = {.directory = temp->path,
                              .ranks = writers,
                              .keep = 2,
                              .step = step,
                              .number = 7 * step,
-                             .greedy_rank = greedy};
+                             .greedy_rank = greedy,
+                             .in_pieces = greedy == -2};
       expect_ok(case_save(&save, &error), &error);
       char *path = case_path(temp->path, step, "");
       for (int readers = 1; readers <= 4; readers++) expect_ok(case_load(path, readers, &error), &error);
       free(path);
-    }
-  }
-}
-
-/* More ranks than elements: some ranks hold nothing. */
-static void test_ranges(void **state) {
-  (void)state;
-  const int64_t totals[] = {0, 1, 5, 873, (int64_t)3 << 40};
-  for (size_t t = 0; t < sizeof totals / sizeof totals[0]; t++) {
-    for (int ranks = 1; ranks <= 1024; ranks = ranks * 2 + 1) {
-      int64_t expected = 0;
-      for (int rank = 0; rank < ranks; rank++) {
-        int64_t begin = -1;
-        int64_t end = -1;
-        checkpoint_range(totals[t], rank, ranks, &begin, &end);
-        assert_int_equal(begin, expected);
-        assert_true(end - begin == totals[t] / ranks || end - begin == totals[t] / ranks + 1);
-        assert_int_equal(end, (int64_t)((__int128)totals[t] * (rank + 1) / ranks));
-        expected = end;
-      }
     }
   }
 }
@@ -343,8 +324,11 @@ static Status save_bad_range(TestRank *rank, void *context, Error *error) {
   CheckpointState state = {
       .table = table, .weights = nothing, .m = nothing, .v = nothing, .model_config = "", .run_config = ""};
   Error own = {0};
-  checkpoint_range(table->total, rank->world->rank, 2, &state.moments_begin, &state.moments_end);
-  if (rank->world->rank == 1) state.moments_end--;
+  CheckpointRange range;
+  comm_part(table->total, rank->world->rank, 2, &range.begin, &range.end);
+  if (rank->world->rank == 1) range.end--;
+  state.ranges = &range;
+  state.range_count = 1;
   const Status status = checkpoint_save(context, 2, &manifest, &state, NULL, rank->world, &own);
   if (status == STATUS_INTERNAL && strstr(own.text, "element") != NULL) return STATUS_OK;
   return fail(error, STATUS_INTERNAL, "status %d: %s", status, own.text);
@@ -362,7 +346,6 @@ static void test_ranges_must_tile(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_every_number_of_ranks),
-      cmocka_unit_test(test_ranges),
       TEST(test_manifest_lists_all_files),
       TEST(test_keep_last),
       TEST(test_keep_less_than_two_is_refused),

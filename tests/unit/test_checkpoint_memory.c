@@ -86,7 +86,8 @@ static Status try_save(const Attempt *attempt, Error *error) {
   const CheckpointManifest manifest = {.step = 2, .transport = "local"};
   const CheckpointState state = {.table = table,
                                  .weights = attempt->values,
-                                 .moments_end = table->total,
+                                 .ranges = &(CheckpointRange){0, table->total},
+                                 .range_count = 1,
                                  .m = attempt->values + table->total,
                                  .v = attempt->values + 2 * table->total,
                                  .model_config = "{}\n",
@@ -106,7 +107,8 @@ static Status try_load(const Attempt *attempt, Error *error) {
   const TensorTable *table = case_table();
   const CheckpointTarget target = {.table = table,
                                    .weights = attempt->values,
-                                   .moments_end = table->total,
+                                   .ranges = &(CheckpointRange){0, table->total},
+                                   .range_count = 1,
                                    .m = attempt->values + table->total,
                                    .v = attempt->values + 2 * table->total};
   Checkpoint found;
