@@ -4,7 +4,7 @@
 #   SANITIZE=address,undefined     with sanitizers (libgomp stays as it is)
 #   DNNL=0                         without oneDNN: products by the reference operation
 #   MPI=0                          without MPI; else it is used where pkg-config finds one
-#   OPENMP=0                       without OpenMP: one thread a rank
+#   OPENMP=0                       without OpenMP and oneDNN: one thread a rank
 #   V=1                            shows every command
 #   BUILD=DIR                      where everything that is built goes (default build/)
 #   CPPFLAGS, CFLAGS, LDFLAGS, LDLIBS   added to the project's own
@@ -33,6 +33,9 @@ endif
 
 # ---------------------------------------------------------------- what is there
 
+ifeq ($(OPENMP),0)
+DNNL := 0
+endif
 DNNL_HEADER := oneapi/dnnl/dnnl.h
 ifeq ($(DNNL),auto)
 HAVE_DNNL := $(shell $(CC) $(CPPFLAGS) $(CFLAGS) -E -include $(DNNL_HEADER) -x c /dev/null >/dev/null 2>&1 && \
@@ -62,7 +65,7 @@ OUT := $(BUILD)/$(variant)
 
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
             -Wcast-qual -Wwrite-strings -Wvla -Wundef -Wformat=2 -Werror
-OPENMP_FLAGS := $(if $(filter 0,$(OPENMP)),-Wno-unknown-pragmas,-fopenmp)
+OPENMP_FLAGS := $(if $(filter 0,$(OPENMP)),-Wno-unknown-pragmas -Wno-unused-variable -Wno-unused-parameter,-fopenmp)
 # The project's own flags; what the user gives comes after them.
 OWN_CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DRINGGPT_DNNL=$(HAVE_DNNL) \
                 -DRINGGPT_MPI=$(HAVE_MPI)
@@ -132,6 +135,8 @@ help: ## lists what can be made, and the settings
 BUILD_PACKAGES := libyaml-dev libjansson-dev libpcre2-dev zlib1g-dev $(if $(filter 0,$(DNNL)),,libdnnl-dev)
 MPI_PACKAGES   := libopenmpi-dev openmpi-bin pkgconf
 CHECK_PACKAGES := libcmocka-dev patch $(MPI_PACKAGES)
+PEERS_PACKAGES := python3-venv
+HOSTS_PACKAGES := $(MPI_PACKAGES) iproute2 util-linux
 LINT_PACKAGES  := clang-format clang-tidy libomp-dev cppcheck
 
 # Installs what is missing of the packages $(1), as root or by sudo; otherwise names them and stops.
@@ -148,12 +153,21 @@ echo "installing$$missing"; \
 $$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends $$missing
 endef
 
-.PHONY: deps deps-check deps-lint
+.PHONY: deps deps-mpi deps-check deps-lint deps-peers deps-hosts
 deps: ## installs what the build needs
 	$(call install,$(BUILD_PACKAGES))
 
+deps-mpi: ## installs an MPI, for runs of many processes
+	$(call install,$(BUILD_PACKAGES) $(MPI_PACKAGES))
+
 deps-check:
 	$(call install,$(BUILD_PACKAGES) $(CHECK_PACKAGES))
+
+deps-peers:
+	$(call install,$(BUILD_PACKAGES) $(PEERS_PACKAGES))
+
+deps-hosts:
+	$(call install,$(BUILD_PACKAGES) $(HOSTS_PACKAGES))
 
 deps-lint:
 	$(call install,$(BUILD_PACKAGES) $(CHECK_PACKAGES) $(LINT_PACKAGES))
@@ -184,7 +198,11 @@ $(OUT)/tests/%: $(OUT)/tests/long/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@echo "  link     $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS) -lcmocka $(LDLIBS)
 
-.PHONY: tests run-tests run-long-tests run-mutants
+# Where threads meet: transports, loader, saving, signals, and whole training runs.
+TSAN_TESTS := comm loader training resume stop ring_attention device float_mode checkpoint checkpoint_io \
+              checkpoint_faults run_log threads model
+
+.PHONY: tests run-tests run-long-tests run-mutants run-tsan
 tests: all $(TESTS) ## builds the tests
 
 run-tests: tests
@@ -193,18 +211,35 @@ run-tests: tests
 run-long-tests: all $(LONG_TESTS)
 	@TEST_TIMEOUT=3600 tests/run.sh $(LONG_TESTS)
 
+run-tsan: all $(TSAN_TESTS:%=$(OUT)/tests/test_%)
+	@tests/run.sh $(TSAN_TESTS:%=$(OUT)/tests/test_%)
+
 run-mutants:
 	@tests/mutants.sh $(BUILD)/mutants $(variant) tests/mutants/*.patch
 
-.PHONY: check check-long check-sanitize check-variants check-mutants
+$(OUT)/peers/%: $(OUT)/tests/peers/%.o $(OUT)/tests/support/hf_logits.o $(LIBRARY)
+	@mkdir -p $(dir $@)
+	@echo "  link     $@"
+	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
+
+.PHONY: run-peers run-hosts
+run-peers: all $(OUT)/peers/logits
+	@tests/peers/check.sh $(PROGRAM) $(OUT)/peers/logits $(BUILD)/peers
+
+run-hosts: all $(OUT)/bench/bench_ring
+	@tests/hosts.sh $(PROGRAM) $(OUT)/bench/bench_ring
+
+.PHONY: check check-long check-sanitize check-variants check-mutants check-peers check-hosts
 check: deps-check ## builds and runs all tests
 	@$(MAKE) $(JOBS) run-tests
 
 check-long: deps-check ## the tests that take up to an hour
 	@$(MAKE) $(JOBS) run-long-tests
 
-check-sanitize: deps-check ## all tests under the address and undefined-behaviour sanitizers
+# The thread sanitizer knows neither libgomp nor MPI: ranks are threads there, each with one thread.
+check-sanitize: deps-check ## tests under the sanitizers of addresses, undefined behaviour and threads
 	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined run-tests
+	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=thread OPENMP=0 MPI=0 run-tsan
 
 check-variants: deps-check ## builds with DEBUG=1, and with DNNL=0 and runs all tests of that
 	@$(MAKE) $(JOBS) DEBUG=1 tests
@@ -212,6 +247,12 @@ check-variants: deps-check ## builds with DEBUG=1, and with DNNL=0 and runs all 
 
 check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
 	@$(MAKE) $(JOBS) run-mutants
+
+check-peers: deps-peers ## compares with Hugging Face transformers, installed into build/peers (6 GB)
+	@$(MAKE) $(JOBS) run-peers
+
+check-hosts: deps-hosts ## trains over hosts that are network namespaces of this machine; as root
+	@$(MAKE) $(JOBS) run-hosts
 
 # ---------------------------------------------------------------- speed
 
@@ -230,7 +271,8 @@ run-bench: $(OUT)/bench/bench_attention
 
 # ---------------------------------------------------------------- style
 
-FORMATTED := $(wildcard $(addsuffix /*.[ch],$(MODULES) tests/unit tests/long tests/support tests/reference tests/bench))
+FORMATTED := $(wildcard $(addsuffix /*.[ch],$(MODULES) tests/unit tests/long tests/support tests/reference \
+             tests/bench tests/peers))
 # Vector code is not for clang-tidy: its types and intrinsics are the compiler's own.
 TIDIED := $(filter-out %_avx2.c %_avx512.c,$(SOURCES)) train/main.c
 
@@ -241,7 +283,7 @@ format: ## formats all sources in place
 lint: deps-lint ## clang-format, clang-tidy and cppcheck, without a remark
 	@clang-format --dry-run -Werror $(FORMATTED) && echo "clang-format: clean"
 	@printf '%s\n' $(TIDIED) | xargs -P $(shell nproc) -n 8 sh -c 'said=$$(clang-tidy --quiet --warnings-as-errors="*" \
-	  "$$@" -- $(OWN_CPPFLAGS) $(CPPFLAGS) -std=c11 -fopenmp 2>&1) || { printf "%s\n" "$$said"; exit 1; }' tidy && \
+	  "$$@" -- $(OWN_CPPFLAGS) $(MPI_CFLAGS) $(CPPFLAGS) -std=c11 -fopenmp 2>&1) || { printf "%s\n" "$$said"; exit 1; }' tidy && \
 	  echo "clang-tidy: clean"
 	@cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
 	  --error-exitcode=1 --suppress=missingIncludeSystem $(OWN_CPPFLAGS) $(CPPFLAGS) -j $(shell nproc) $(SOURCES) train/main.c && \

@@ -4,6 +4,7 @@
  *     model.safetensors                     weights, F32, Hugging Face names and orientation
  *     config.json                           the model as Hugging Face describes it
  *     config.yaml                           the run's resolved configuration
+ *     vocab.json, ...                       what the run adds (CheckpointFile): the files of its tokenizer
  *     optimizer-00000-of-00004.safetensors  one a rank: its slices of AdamW's moments m and v, 1-D F32,
  *                                           "PARAMETER/exp_avg@OFFSET" and "PARAMETER/exp_avg_sq@OFFSET":
  *                                           elements [OFFSET, OFFSET + length) of the parameter in memory
@@ -49,6 +50,13 @@ typedef struct CheckpointRange {
   int64_t end;
 } CheckpointRange;
 
+/* A further file of a checkpoint. */
+typedef struct CheckpointFile {
+  const char *name; /* below 64 characters, of letters, digits and "-_."; none that a checkpoint has anyway */
+  const void *data; /* (size) */
+  int64_t size;     /* bytes */
+} CheckpointFile;
+
 /* What one rank gives to a save. */
 typedef struct CheckpointState {
   const TensorTable *table;
@@ -56,10 +64,12 @@ typedef struct CheckpointState {
   const CheckpointRange *ranges; /* (range_count) whose moments this rank holds, ascending; the ranges of all
                                     ranks together tile [0, table->total) */
   int64_t range_count;
-  const float *m;           /* exp_avg of the ranges, one behind the other */
-  const float *v;           /* exp_avg_sq, likewise */
-  const char *model_config; /* text of config.json; read on rank 0 alone */
-  const char *run_config;   /* text of config.yaml; read on rank 0 alone */
+  const float *m;              /* exp_avg of the ranges, one behind the other */
+  const float *v;              /* exp_avg_sq, likewise */
+  const char *model_config;    /* text of config.json; read on rank 0 alone */
+  const char *run_config;      /* text of config.yaml; read on rank 0 alone */
+  const CheckpointFile *extra; /* (extra_count) further files; read on rank 0 alone */
+  int64_t extra_count;
 } CheckpointState;
 
 /* What one rank wants from a load. The ranges of different ranks may be any: equal, disjoint, overlapping. */
@@ -104,6 +114,11 @@ Status checkpoint_open(const char *path, Comm *world, Checkpoint *found, Error *
  * file, the headers of the safetensors files. Not collective. STATUS_NO_INPUT, STATUS_DATA or STATUS_IO, the
  * message names the file. */
 Status checkpoint_verify(const char *path, CheckpointManifest *manifest, Error *error);
+
+/* Verifies one file of the checkpoint in DIRECTORY against the manifest, which is itself verified. Without a
+ * manifest, or where it does not list the file, there is nothing to hold it against, and the call succeeds.
+ * Not collective. STATUS_DATA, STATUS_NO_INPUT or STATUS_IO, the message names the file. */
+Status checkpoint_verify_file(const char *directory, const char *name, Error *error);
 
 /* Loads the weights and this rank's range of moments from a checkpoint that checkpoint_find or
  * checkpoint_open gave, whichever grid wrote it. Collective. STATUS_CONFIG when the tensors are not those of

@@ -98,25 +98,6 @@ Status checkpoint_load(const Checkpoint *checkpoint, const CheckpointTarget *tar
 
 /* ---------------------------------------------------------------- weights alone */
 
-/* Verifies the model file of a checkpoint; the optimizer's files, which people remove to save space, are not
- * looked at. A directory without a manifest is somebody else's. */
-static Status verify_model(const char *directory, Error *error) {
-  char path[PATH_MAX];
-  CheckpointManifest manifest;
-  ManifestFiles files = {0};
-  Status status = STATUS_OK;
-  TRY(directory_join(directory, MANIFEST_NAME, path, error));
-  if (!file_exists(path)) return STATUS_OK;
-  TRY(manifest_read(directory, &manifest, &files, error));
-  for (int64_t i = 0; i < files.count && status == STATUS_OK; i++) {
-    if (strcmp(files.files[i].name, WEIGHTS_NAME) == 0) {
-      status = verify_file(directory, &files.files[i], true, error);
-    }
-  }
-  free(files.files);
-  return status;
-}
-
 /* The file of weights that `path` means. */
 static Status weights_path(const char *path, char file[PATH_MAX], Error *error) {
   char index[PATH_MAX];
@@ -135,11 +116,12 @@ static Status weights_path(const char *path, char file[PATH_MAX], Error *error) 
   return STATUS_OK;
 }
 
-/* Rank 0 alone. */
+/* Rank 0 alone. The model file of a checkpoint is verified; the optimizer's files, which people remove to
+ * save space, are not looked at. */
 static Status choose_weights(const char *path, char file[PATH_MAX], Error *error) {
   TRY(weights_path(path, file, error));
   if (strcmp(path, file) == 0) return STATUS_OK;
-  return verify_model(path, error);
+  return checkpoint_verify_file(path, WEIGHTS_NAME, error);
 }
 
 Status checkpoint_load_weights(const char *path, const TensorTable *table, float *weights, Comm *world,

@@ -19,8 +19,8 @@
 
 #define MEBIBYTE 1048576.0
 
-/* Files that rank 0 writes besides its moments: weights, two configurations. */
-#define SHARED_FILES 3
+/* Files that rank 0 writes besides its moments and the extra ones: weights, two configurations. */
+#define OWN_FILES 3
 
 /* One save under way, as one rank sees it. */
 typedef struct Save {
@@ -32,7 +32,8 @@ typedef struct Save {
   char temporary[PATH_MAX];
   char final[PATH_MAX];
   char old[PATH_MAX];
-  ManifestFile *files;  /* (SHARED_FILES + ranks): shared ones, then one a rank */
+  ManifestFile *files;  /* (shared + ranks): those that rank 0 writes, then one a rank */
+  int64_t shared;       /* OWN_FILES and the extra ones; counted on rank 0 alone */
   ManifestFile moments; /* this rank's */
 } Save;
 
@@ -46,7 +47,8 @@ static Status check_space(const Save *save, Error *error) {
   }
   /* Weights and two moments in float; a kibibyte of headers for each tensor and each rank's share of one. */
   const double headers = 1024.0 * (double)(4 * table->size + 8 * (int64_t)save->world->size) + MEBIBYTE;
-  const double needed = 3.0 * (double)sizeof(float) * (double)table->total + headers;
+  double needed = 3.0 * (double)sizeof(float) * (double)table->total + headers;
+  for (int64_t i = 0; i < save->state->extra_count; i++) needed += (double)save->state->extra[i].size;
   const double free_bytes = (double)info.f_bavail * (double)info.f_frsize;
   if (free_bytes < needed) {
     return fail(error, STATUS_IO,
@@ -64,8 +66,9 @@ static Status prepare(Save *save, Error *error) {
   TRY(directory_step(save->directory, step, STEP_TEMPORARY, save->temporary, error));
   TRY(directory_step(save->directory, step, STEP_FINAL, save->final, error));
   TRY(directory_step(save->directory, step, STEP_OLD, save->old, error));
-  TRY(memory_alloc(SHARED_FILES + ranks, sizeof *save->files, "files of a checkpoint", (void **)&save->files,
-                   error));
+  save->shared = OWN_FILES + (save->world->rank == 0 ? save->state->extra_count : 0);
+  TRY(memory_alloc((size_t)save->shared + ranks, sizeof *save->files, "files of a checkpoint",
+                   (void **)&save->files, error));
   if (save->world->rank != 0) return STATUS_OK;
   if (!file_exists(save->directory)) {
     TRY(file_make_directory(save->directory, error));
@@ -126,22 +129,27 @@ done:
 
 /* ---------------------------------------------------------------- writing */
 
-static Status write_text(const Save *save, const char *name, const char *text, ManifestFile *out,
-                         Error *error) {
+static Status write_whole(const Save *save, const CheckpointFile *content, ManifestFile *out, Error *error) {
   char path[PATH_MAX];
   File file = FILE_CLOSED;
   Status status = STATUS_OK;
-  const size_t bytes = strlen(text);
-  TRY(directory_join(save->temporary, name, path, error));
+  const size_t bytes = (size_t)content->size;
+  TRY(directory_join(save->temporary, content->name, path, error));
   TRY(file_create(path, &file, error));
-  TRY_GOTO(file_write_all(&file, text, bytes, error), close);
+  TRY_GOTO(file_write_all(&file, content->data, bytes, error), close);
   TRY_GOTO(file_sync_close(&file, error), close);
-  (void)snprintf(out->name, sizeof out->name, "%s", name);
-  out->size = (int64_t)bytes;
-  out->crc32 = (uint32_t)crc32_z(0, (const Bytef *)text, bytes);
+  (void)snprintf(out->name, sizeof out->name, "%s", content->name);
+  out->size = content->size;
+  out->crc32 = (uint32_t)crc32_z(0, content->data, bytes);
 close:
   file_close(&file);
   return status;
+}
+
+static Status write_text(const Save *save, const char *name, const char *text, ManifestFile *out,
+                         Error *error) {
+  const CheckpointFile content = {.name = name, .data = text, .size = (int64_t)strlen(text)};
+  return write_whole(save, &content, out, error);
 }
 
 static Status write_files(Save *save, Error *error) {
@@ -152,7 +160,11 @@ static Status write_files(Save *save, Error *error) {
   TRY(directory_join(save->temporary, WEIGHTS_NAME, path, error));
   TRY(weights_write(path, state->table, state->weights, &save->files[0], error));
   TRY(write_text(save, "config.json", state->model_config, &save->files[1], error));
-  return write_text(save, "config.yaml", state->run_config, &save->files[2], error);
+  TRY(write_text(save, "config.yaml", state->run_config, &save->files[2], error));
+  for (int64_t i = 0; i < state->extra_count; i++) {
+    TRY(write_whole(save, &state->extra[i], &save->files[OWN_FILES + i], error));
+  }
+  return STATUS_OK;
 }
 
 /* ---------------------------------------------------------------- making it count */
@@ -198,7 +210,7 @@ static Status read_back(const Save *save, Error *error) {
 /* Rank 0, after every rank has written its files. */
 static Status commit(const Save *save, Error *error) {
   const TensorTable *table = save->state->table;
-  const ManifestFiles files = {.files = save->files, .count = SHARED_FILES + save->world->size};
+  const ManifestFiles files = {.files = save->files, .count = save->shared + save->world->size};
   CheckpointManifest manifest = *save->manifest;
   manifest.time = (int64_t)time(NULL);
   manifest.parameters = table->total;
@@ -216,7 +228,7 @@ static Status save_collectively(Save *save, Error *error) {
   TRY(agree(world, prepare(save, error), error));
   TRY(check_ranges(save, error));
   TRY(agree(world, write_files(save, error), error));
-  TRY(comm_all_gather(world, &save->moments, save->files + SHARED_FILES, sizeof save->moments, error));
+  TRY(comm_all_gather(world, &save->moments, save->files + save->shared, sizeof save->moments, error));
   return agree(world, world->rank == 0 ? commit(save, error) : STATUS_OK, error);
 }
 

@@ -108,3 +108,18 @@ Status verify_step(const StepDirectory *entry, bool contents, CheckpointManifest
 Status checkpoint_verify(const char *path, CheckpointManifest *manifest, Error *error) {
   return verify_checkpoint(path, true, manifest, error);
 }
+
+Status checkpoint_verify_file(const char *directory, const char *name, Error *error) {
+  char path[PATH_MAX];
+  CheckpointManifest manifest;
+  ManifestFiles files = {0};
+  Status status = STATUS_OK;
+  TRY(directory_join(directory, MANIFEST_NAME, path, error));
+  if (!file_exists(path)) return STATUS_OK;
+  TRY(manifest_read(directory, &manifest, &files, error));
+  for (int64_t i = 0; i < files.count && status == STATUS_OK; i++) {
+    if (strcmp(files.files[i].name, name) == 0) status = verify_file(directory, &files.files[i], true, error);
+  }
+  free(files.files);
+  return status;
+}

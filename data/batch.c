@@ -147,6 +147,7 @@ Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error
   const int64_t block = index * options->data_size + options->data_rank;
   const int64_t first = options->first_sample + block * options->micro_batch;
   int64_t start_count = 0;
+  batch->first_draw = first;
   batch->document_offsets[0] = 0;
   for (int64_t b = 0; b < batch->sequences; b++) {
     int64_t place = b * batch->layout.local_length;

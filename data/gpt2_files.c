@@ -14,6 +14,21 @@
 
 #define END_OF_TEXT "<|endoftext|>"
 
+/* The characters that stand for bytes are below it: 68 bytes have one from U+0100 on. */
+#define BYTE_CHARACTERS_END (0x100 + 68)
+
+/* One of the two files. */
+typedef struct TextFile {
+  char *path;
+  char *text; /* (bytes), with a zero byte behind */
+  size_t bytes;
+} TextFile;
+
+static void text_file_free(TextFile *file) {
+  free(file->text);
+  free(file->path);
+}
+
 /* Finds the file of DIRECTORY under either of its names. */
 static Status find_file(const char *directory, const char *name, const char *other_name, char **out,
                         Error *error) {
@@ -30,6 +45,23 @@ static Status find_file(const char *directory, const char *name, const char *oth
   return fail(error, STATUS_NO_INPUT, "%s: holds neither %s nor %s of a GPT-2 tokenizer", directory, name,
               other_name);
 }
+
+static Status read_file(const char *directory, const char *name, const char *other_name, TextFile *out,
+                        Error *error) {
+  *out = (TextFile){0};
+  TRY(find_file(directory, name, other_name, &out->path, error));
+  return file_read_whole(out->path, TOKENIZER_FILE_MAX, &out->text, &out->bytes, error);
+}
+
+static Status read_vocabulary_file(const char *directory, TextFile *out, Error *error) {
+  return read_file(directory, GPT2_VOCABULARY_FILE, "encoder.json", out, error);
+}
+
+static Status read_merges_file(const char *directory, TextFile *out, Error *error) {
+  return read_file(directory, GPT2_MERGES_FILE, "vocab.bpe", out, error);
+}
+
+/* ---------------------------------------------------------------- the vocabulary */
 
 /* Whether the ids of a vocabulary are the numbers 0 ... n - 1, each once; otherwise names an entry that is
  * not. */
@@ -55,23 +87,19 @@ static Status check_ids(const char *path, json_t *vocabulary, Error *error) {
 
 static Status read_vocabulary(const char *directory, json_t **out, Error *error) {
   Status status = STATUS_OK;
-  char *path = NULL;
-  char *text = NULL;
-  size_t bytes = 0;
+  TextFile file;
   json_error_t problem;
-  TRY(find_file(directory, "vocab.json", "encoder.json", &path, error));
-  TRY_GOTO(file_read_whole(path, TOKENIZER_FILE_MAX, &text, &bytes, error), free_path);
-  *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
+  TRY_GOTO(read_vocabulary_file(directory, &file, error), release);
+  *out = json_loadb(file.text, file.bytes, JSON_REJECT_DUPLICATES, &problem);
   if (*out == NULL) {
-    status = fail(error, STATUS_DATA, "%s:%d: is not JSON: %s", path, problem.line, problem.text);
+    status = fail(error, STATUS_DATA, "%s:%d: is not JSON: %s", file.path, problem.line, problem.text);
   } else if (!json_is_object(*out)) {
-    status = fail(error, STATUS_DATA, "%s: is not a JSON object of tokens and ids", path);
+    status = fail(error, STATUS_DATA, "%s: is not a JSON object of tokens and ids", file.path);
   } else {
-    status = check_ids(path, *out, error);
+    status = check_ids(file.path, *out, error);
   }
-free_path:
-  free(text);
-  free(path);
+release:
+  text_file_free(&file);
   return status;
 }
 
@@ -81,13 +109,29 @@ static int32_t token_id(const json_t *vocabulary, const char *token) {
   return id == NULL ? -1 : (int32_t)json_integer_value(id);
 }
 
-/* Finds the token of each single byte, by the character that stands for it. */
-static Status find_byte_tokens(const char *directory, const json_t *vocabulary, int32_t tokens[256],
-                               Error *error) {
+/* The characters that stand for bytes, and the other way round; -1: the character stands for none. */
+typedef struct ByteCharacters {
+  int of_byte[256];
+  int to_byte[BYTE_CHARACTERS_END];
+} ByteCharacters;
+
+static ByteCharacters byte_characters(void) {
+  ByteCharacters out;
   int substitutes = 0;
+  for (int i = 0; i < BYTE_CHARACTERS_END; i++) out.to_byte[i] = -1;
   for (int byte = 0; byte < 256; byte++) {
     const bool printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
-    const int character = printable ? byte : 0x100 + substitutes++;
+    out.of_byte[byte] = printable ? byte : 0x100 + substitutes++;
+    out.to_byte[out.of_byte[byte]] = byte;
+  }
+  return out;
+}
+
+/* Finds the token of each single byte, by the character that stands for it. */
+static Status find_byte_tokens(const char *directory, const json_t *vocabulary,
+                               const ByteCharacters *characters, int32_t tokens[256], Error *error) {
+  for (int byte = 0; byte < 256; byte++) {
+    const int character = characters->of_byte[byte];
     char text[3] = {(char)character};
     if (character >= 0x80) {
       text[0] = (char)(0xc0 | character >> 6);
@@ -101,6 +145,54 @@ static Status find_byte_tokens(const char *directory, const json_t *vocabulary, 
   }
   return STATUS_OK;
 }
+
+/* Writes the bytes that a token stands for to `out`, which has room for strlen(token), and returns their
+ * number. What is not written in characters for bytes, as names of special tokens may be, stands for itself.
+ */
+static size_t token_bytes(const ByteCharacters *characters, const char *token, char *out) {
+  size_t length = 0;
+  for (const char *at = token; *at != '\0'; at++) {
+    int character = (unsigned char)*at;
+    const bool of_two_bytes = character >= 0xc0 && character < 0xe0;
+    if (of_two_bytes) character = (character & 0x1f) << 6 | (*++at & 0x3f);
+    const bool known = character < BYTE_CHARACTERS_END && (of_two_bytes || character < 0x80);
+    const int byte = known ? characters->to_byte[character] : -1;
+    if (byte < 0) {
+      length = strlen(token);
+      memcpy(out, token, length);
+      return length;
+    }
+    out[length++] = (char)byte;
+  }
+  return length;
+}
+
+/* Fills in the bytes of all tokens: first their numbers, then themselves. */
+static Status decode_tokens(const char *directory, json_t *vocabulary, const ByteCharacters *characters,
+                            Gpt2Files *out, Error *error) {
+  const char *token = NULL;
+  json_t *id = NULL;
+  size_t length = 0;
+  json_object_foreach(vocabulary, token, id) length += strlen(token);
+  out->text = malloc(length + 1);
+  out->starts = calloc((size_t)out->vocab_size + 1, sizeof *out->starts);
+  if (out->text == NULL || out->starts == NULL) {
+    return fail(error, STATUS_SYSTEM, "%s: no memory left for %lld tokens", directory,
+                (long long)out->vocab_size);
+  }
+  json_object_foreach(vocabulary, token, id) {
+    out->starts[json_integer_value(id) + 1] = (int64_t)token_bytes(characters, token, out->text);
+  }
+  out->starts[out->end_of_document + 1] = 0;
+  for (int64_t i = 0; i < out->vocab_size; i++) out->starts[i + 1] += out->starts[i];
+  json_object_foreach(vocabulary, token, id) {
+    if (json_integer_value(id) == out->end_of_document) continue;
+    (void)token_bytes(characters, token, out->text + out->starts[json_integer_value(id)]);
+  }
+  return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- the merges */
 
 /* Adds the merge of one line, "left right"; the line is written over. */
 static Status add_merge(Bpe *bpe, const json_t *vocabulary, char *line, bool *known, Error *error) {
@@ -139,43 +231,65 @@ static Status add_merges(Bpe *bpe, const json_t *vocabulary, const char *path, c
 
 static Status read_merges(const char *directory, const json_t *vocabulary, Bpe *bpe, Error *error) {
   Status status = STATUS_OK;
-  char *path = NULL;
-  char *text = NULL;
-  size_t bytes = 0;
-  TRY(find_file(directory, "merges.txt", "vocab.bpe", &path, error));
-  TRY_GOTO(file_read_whole(path, TOKENIZER_FILE_MAX, &text, &bytes, error), free_path);
-  if (strlen(text) != bytes) {
-    status = fail(error, STATUS_DATA, "%s: holds a zero byte at %zu", path, strlen(text));
-    goto free_path;
+  TextFile file;
+  TRY_GOTO(read_merges_file(directory, &file, error), release);
+  if (strlen(file.text) != file.bytes) {
+    status = fail(error, STATUS_DATA, "%s: holds a zero byte at %zu", file.path, strlen(file.text));
+    goto release;
   }
-  status = add_merges(bpe, vocabulary, path, text, error);
-free_path:
-  free(text);
-  free(path);
+  status = add_merges(bpe, vocabulary, file.path, file.text, error);
+release:
+  text_file_free(&file);
   return status;
 }
 
-Status gpt2_files_read(const char *directory, Bpe **out, int64_t *vocab_size, int32_t *end_of_document,
-                       Error *error) {
-  *out = NULL;
-  Status status = STATUS_OK;
-  json_t *vocabulary = NULL;
-  Bpe *bpe = NULL;
+/* ---------------------------------------------------------------- both */
+
+static Status read_tokens(const char *directory, json_t *vocabulary, Gpt2Files *out, Error *error) {
+  const ByteCharacters characters = byte_characters();
   int32_t byte_tokens[256];
-  TRY_GOTO(read_vocabulary(directory, &vocabulary, error), done);
-  TRY_GOTO(find_byte_tokens(directory, vocabulary, byte_tokens, error), done);
-  *vocab_size = (int64_t)json_object_size(vocabulary);
-  *end_of_document = token_id(vocabulary, END_OF_TEXT);
-  if (*end_of_document < 0) {
-    status = fail(error, STATUS_DATA, "%s: the vocabulary has no token \"%s\"", directory, END_OF_TEXT);
-    goto done;
+  TRY(find_byte_tokens(directory, vocabulary, &characters, byte_tokens, error));
+  out->vocab_size = (int64_t)json_object_size(vocabulary);
+  out->end_of_document = token_id(vocabulary, END_OF_TEXT);
+  if (out->end_of_document < 0) {
+    return fail(error, STATUS_DATA, "%s: the vocabulary has no token \"%s\"", directory, END_OF_TEXT);
   }
-  TRY_GOTO(bpe_create(byte_tokens, &bpe, error), done);
-  TRY_GOTO(read_merges(directory, vocabulary, bpe, error), done);
-  *out = bpe;
-  bpe = NULL;
-done:
-  bpe_destroy(bpe);
+  TRY(decode_tokens(directory, vocabulary, &characters, out, error));
+  TRY(bpe_create(byte_tokens, &out->bpe, error));
+  return read_merges(directory, vocabulary, out->bpe, error);
+}
+
+Status gpt2_files_read(const char *directory, Gpt2Files *out, Error *error) {
+  json_t *vocabulary = NULL;
+  *out = (Gpt2Files){0};
+  Status status = read_vocabulary(directory, &vocabulary, error);
+  if (status == STATUS_OK) status = read_tokens(directory, vocabulary, out, error);
   json_decref(vocabulary);
+  return status;
+}
+
+void gpt2_files_free(Gpt2Files *files) {
+  bpe_destroy(files->bpe);
+  free(files->text);
+  free(files->starts);
+  *files = (Gpt2Files){0};
+}
+
+Status gpt2_files_load(const char *directory, TokenizerFiles *out, Error *error) {
+  Status status = STATUS_OK;
+  TextFile vocabulary = {0};
+  TextFile merges = {0};
+  *out = (TokenizerFiles){0};
+  TRY_GOTO(read_vocabulary_file(directory, &vocabulary, error), release);
+  TRY_GOTO(read_merges_file(directory, &merges, error), release);
+  out->count = 2;
+  out->files[0] =
+      (TokenizerFile){.name = GPT2_VOCABULARY_FILE, .data = vocabulary.text, .bytes = vocabulary.bytes};
+  out->files[1] = (TokenizerFile){.name = GPT2_MERGES_FILE, .data = merges.text, .bytes = merges.bytes};
+  vocabulary.text = NULL;
+  merges.text = NULL;
+release:
+  text_file_free(&merges);
+  text_file_free(&vocabulary);
   return status;
 }

@@ -12,10 +12,28 @@
 #include <stdint.h>
 
 #include "data/bpe.h"
+#include "data/tokenizer.h"
 #include "kernels/base/status.h"
 
-/* Reads both files of `directory` into a new encoder. Fails as tokenizer_gpt2_open. */
-Status gpt2_files_read(const char *directory, Bpe **out, int64_t *vocab_size, int32_t *end_of_document,
-                       Error *error);
+#define GPT2_VOCABULARY_FILE "vocab.json"
+#define GPT2_MERGES_FILE "merges.txt"
+
+/* What the two files say. Start with `Gpt2Files files = {0};`. */
+typedef struct Gpt2Files {
+  Bpe *bpe;                /* the merges */
+  int64_t vocab_size;      /* token ids are below it */
+  int32_t end_of_document; /* "<|endoftext|>" */
+  char *text;              /* the bytes of all tokens, one behind the other; end_of_document has none */
+  int64_t *starts;         /* (vocab_size + 1) where those of each token begin */
+} Gpt2Files;
+
+/* Reads both files of `directory`. Fails as tokenizer_gpt2_open; the caller releases *out in any case. */
+Status gpt2_files_read(const char *directory, Gpt2Files *out, Error *error);
+
+/* Releases what it holds and empties it. */
+void gpt2_files_free(Gpt2Files *files);
+
+/* The contents of both files as they are, for tokenizer_read_files. */
+Status gpt2_files_load(const char *directory, TokenizerFiles *out, Error *error);
 
 #endif

@@ -1,6 +1,7 @@
 /* Batches of sequences, read ahead by a thread. */
 #include "data/loader.h"
 
+#include <fenv.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -37,6 +38,8 @@ static bool wait_for_slot(Loader *loader) {
 static void *read_batches(void *argument) {
   Loader *loader = argument;
   Error error = {0};
+  /* Not that of the thread that opened the loader, whose device takes subnormal numbers as zero. */
+  (void)fesetenv(FE_DFL_ENV);
   for (int64_t index = 0; error.status == STATUS_OK && wait_for_slot(loader); index++) {
     (void)batch_read(&loader->reader, index, &loader->slots[index % loader->slot_count], &error);
     (void)pthread_mutex_lock(&loader->mutex);

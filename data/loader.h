@@ -34,6 +34,7 @@ typedef struct LoaderOptions {
  * first_sample + (m D + d) B + b for b in [0, B). */
 typedef struct Batch {
   int64_t sequences;        /* B */
+  int64_t first_draw;       /* the draw of the first one; the others follow it */
   Layout layout;            /* which positions of each sequence are here */
   int32_t *tokens;          /* (B, local_length); 0 in padding */
   int32_t *targets;         /* (B, local_length); the token one position further in the sample, shifted before

@@ -34,6 +34,7 @@ typedef struct Preparation {
   char *fresh; /* the folder in which the set is written */
   SplitRule rule;
   Tokenizer *tokenizer;
+  TokenizerFiles tokenizer_files; /* that the set keeps */
   SplitWriter writers[SPLIT_COUNT];
   Description description;
   TokenList tokens; /* of a piece of text */
@@ -117,12 +118,14 @@ static Status find_documents(Preparation *work, Error *error) {
   return STATUS_OK;
 }
 
-/* Makes the folder, unless there is a set in it that must stay. */
-static Status make_folder(const PrepareOptions *options, Error *error) {
+/* Makes the folder, unless there is something in it that must stay. */
+static Status make_folder(const Preparation *work, Error *error) {
+  const PrepareOptions *options = work->options;
   bool exists = false;
   TRY(file_make_directory(options->out, error));
   TRY(prepared_set_exists(options->out, &exists, error));
-  if (!exists || options->overwrite) return STATUS_OK;
+  if (options->overwrite) return STATUS_OK;
+  if (!exists) return prepared_set_check_tokenizer(options->out, &work->tokenizer_files, error);
   return fail(
       error, STATUS_USAGE,
       "%s: holds a prepared set or parts of one already: choose another folder, or say that it may be "
@@ -135,6 +138,7 @@ static Status set_up(Preparation *work, Error *error) {
   const PrepareOptions *options = work->options;
   Description *description = &work->description;
   TRY(tokenizer_open(options->tokenizer, &work->tokenizer, error));
+  TRY(tokenizer_read_files(options->tokenizer, &work->tokenizer_files, error));
   (void)snprintf(description->tokenizer, sizeof description->tokenizer, "%s", options->tokenizer);
   description->vocab_size = work->tokenizer->vocab_size;
   description->end_of_document = work->tokenizer->end_of_document;
@@ -218,6 +222,7 @@ static Status write_set(Preparation *work, Error *error) {
     description->splits[split].shards = work->writers[split].shards;
     description->splits[split].tokens = work->writers[split].tokens;
   }
+  TRY(prepared_set_write_tokenizer(work->fresh, &work->tokenizer_files, error));
   report_progress(work, true);
   TRY(description_write(work->fresh, description, error));
   return prepared_set_finish(work->options->out, work->fresh, error);
@@ -225,6 +230,7 @@ static Status write_set(Preparation *work, Error *error) {
 
 static void release(Preparation *work) {
   file_list_free(&work->files);
+  tokenizer_free_files(&work->tokenizer_files);
   tokenizer_close(work->tokenizer);
   free(work->tokens.tokens);
   free(work->text);
@@ -237,7 +243,7 @@ Status prepare(const PrepareOptions *options, Description *out, Error *error) {
   Preparation work = {.options = options};
   TRY_GOTO(check_options(options, error), release);
   TRY_GOTO(set_up(&work, error), release);
-  TRY_GOTO(make_folder(options, error), release);
+  TRY_GOTO(make_folder(&work, error), release);
   TRY_GOTO(find_documents(&work, error), release);
   TRY_GOTO(write_set(&work, error), discard);
   *out = work.description;

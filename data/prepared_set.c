@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "data/description.h"
+#include "data/tokenizer.h"
 #include "kernels/base/file.h"
 
 #define NEW_FOLDER ".new"
@@ -29,6 +30,7 @@ typedef struct Visit {
   Status (*act)(const struct Visit *visit, const char *name, Error *error); /* NULL: they are only counted */
   const char *directory;
   const char *to; /* the folder to which they are moved */
+  bool tokenizer; /* the files of the tokenizer too */
   int64_t count;
 } Visit;
 
@@ -41,7 +43,7 @@ static bool is_shard_file(const char *name) {
 }
 
 bool prepared_set_owns(const char *name) {
-  return is_shard_file(name) || strcmp(name, DESCRIPTION_FILE) == 0 ||
+  return is_shard_file(name) || tokenizer_owns_file(name) || strcmp(name, DESCRIPTION_FILE) == 0 ||
          strcmp(name, DESCRIPTION_FILE ".tmp") == 0 || strcmp(name, NEW_FOLDER) == 0;
 }
 
@@ -59,7 +61,8 @@ static Status visit_files(Visit *visit, Error *error) {
         status = fail_errno(error, STATUS_IO, errno, "%s: the folder cannot be read", directory);
       break;
     }
-    if (!is_shard_file(entry->d_name)) continue;
+    const bool tokenizer = visit->tokenizer && tokenizer_owns_file(entry->d_name);
+    if (!is_shard_file(entry->d_name) && !tokenizer) continue;
     visit->count++;
     if (visit->act != NULL) status = visit->act(visit, entry->d_name, error);
   }
@@ -100,16 +103,18 @@ release:
   return status;
 }
 
-static Status remove_shard(const Visit *visit, const char *name, Error *error) {
+static Status remove_visited(const Visit *visit, const char *name, Error *error) {
   return remove_file(visit->directory, name, error);
 }
 
-static Status move_shard(const Visit *visit, const char *name, Error *error) {
+static Status move_visited(const Visit *visit, const char *name, Error *error) {
   return move_file(visit->directory, visit->to, name, error);
 }
 
-static Status remove_set(const char *directory, Error *error) {
-  Visit removal = {.act = remove_shard, .directory = directory};
+/* Removes the description and the shards; the files of a tokenizer only where they cannot be anybody else's.
+ */
+static Status remove_set(const char *directory, bool tokenizer, Error *error) {
+  Visit removal = {.act = remove_visited, .directory = directory, .tokenizer = tokenizer};
   TRY(remove_file(directory, DESCRIPTION_FILE, error));
   TRY(file_sync_directory(directory, error));
   return visit_files(&removal, error);
@@ -130,7 +135,7 @@ Status prepared_set_discard(const char *fresh, Error *error) {
   /* What is no folder of its own, such as a link to one, fails here, before anything in it is touched. */
   if (rmdir(fresh) == 0 || errno == ENOENT) return STATUS_OK;
   if (errno == ENOTEMPTY || errno == EEXIST) {
-    TRY(remove_set(fresh, error));
+    TRY(remove_set(fresh, true, error));
     TRY(remove_file(fresh, DESCRIPTION_FILE ".tmp", error));
     if (rmdir(fresh) == 0) return STATUS_OK;
   }
@@ -144,11 +149,60 @@ Status prepared_set_begin(const char *directory, char **fresh, Error *error) {
 }
 
 Status prepared_set_finish(const char *directory, const char *fresh, Error *error) {
-  Visit moving = {.act = move_shard, .directory = fresh, .to = directory};
-  TRY(remove_set(directory, error));
+  Visit moving = {.act = move_visited, .directory = fresh, .to = directory, .tokenizer = true};
+  TRY(remove_set(directory, false, error));
   TRY(visit_files(&moving, error));
   TRY(file_sync_directory(directory, error));
   TRY(move_file(fresh, directory, DESCRIPTION_FILE, error));
   TRY(file_sync_directory(directory, error));
   return prepared_set_discard(fresh, error);
+}
+
+/* ---------------------------------------------------------------- the tokenizer */
+
+/* Whether a file of the folder stands where the set's copy of `file` is to be, and holds something else. */
+static Status check_place(const char *directory, const TokenizerFile *file, Error *error) {
+  char *path = NULL;
+  char *data = NULL;
+  size_t bytes = 0;
+  Status status = STATUS_OK;
+  TRY(join(directory, file->name, &path, error));
+  if (!file_exists(path)) goto release;
+  Error ignored = {0};
+  const Status read = file_read_whole(path, file->bytes, &data, &bytes, &ignored);
+  if (read != STATUS_OK || bytes != file->bytes || memcmp(data, file->data, bytes) != 0) {
+    status =
+        fail(error, STATUS_USAGE,
+             "%s: is not of the tokenizer whose files the set is to keep there: choose another folder, or "
+             "say that it may be overwritten",
+             path);
+  }
+release:
+  free(data);
+  free(path);
+  return status;
+}
+
+Status prepared_set_check_tokenizer(const char *directory, const TokenizerFiles *files, Error *error) {
+  for (int64_t i = 0; i < files->count; i++) TRY(check_place(directory, &files->files[i], error));
+  return STATUS_OK;
+}
+
+static Status write_tokenizer_file(const char *directory, const TokenizerFile *content, Error *error) {
+  char *path = NULL;
+  File file = FILE_CLOSED;
+  Status status = STATUS_OK;
+  TRY(join(directory, content->name, &path, error));
+  TRY_GOTO(file_create(path, &file, error), release);
+  TRY_GOTO(file_write_all(&file, content->data, content->bytes, error), release);
+  TRY_GOTO(file_sync_close(&file, error), release);
+release:
+  file_close(&file);
+  free(path);
+  return status;
+}
+
+Status prepared_set_write_tokenizer(const char *fresh, const TokenizerFiles *files, Error *error) {
+  for (int64_t i = 0; i < files->count; i++) TRY(write_tokenizer_file(fresh, &files->files[i], error));
+  return STATUS_OK;
 }

@@ -1,4 +1,5 @@
-/* The files of a prepared set in its folder: whether there are any, and how a new set takes their place.
+/* The files of a prepared set in its folder, shards, their indexes, the files of its tokenizer and its
+ * description: whether there are any, and how a new set takes their place.
  *
  * A new set is written whole into the folder DIR/.new and moved up only then, so that whatever goes wrong
  * before costs the old set nothing. */
@@ -7,6 +8,7 @@
 
 #include <stdbool.h>
 
+#include "data/tokenizer.h"
 #include "kernels/base/status.h"
 
 /* Whether an entry of this name in the folder of a set belongs to the set, or to one that is being made. */
@@ -19,9 +21,18 @@ Status prepared_set_exists(const char *directory, bool *exists, Error *error);
  * left there. *fresh is its path, a new block that the caller frees. STATUS_IO. */
 Status prepared_set_begin(const char *directory, char **fresh, Error *error);
 
+/* Whether the files of a tokenizer, as a set in `directory` keeps them, would take the place of files that
+ * hold something else: STATUS_USAGE names the first. */
+Status prepared_set_check_tokenizer(const char *directory, const TokenizerFiles *files, Error *error);
+
+/* Writes the files of the tokenizer to `fresh`, synced; their names are durable with the description.
+ * STATUS_IO. */
+Status prepared_set_write_tokenizer(const char *fresh, const TokenizerFiles *files, Error *error);
+
 /* Replaces the set in `directory` by the one in `fresh`, whose description was written last and durably, and
  * removes `fresh`. The old description goes first and the new one comes last, so that no half of a set passes
- * for a whole one. Files that are not of a set stay. STATUS_IO. */
+ * for a whole one. Files that are not of a set stay, and so do the files of a tokenizer unless the new set
+ * has its own: they may be the ones that the user made it with. STATUS_IO. */
 Status prepared_set_finish(const char *directory, const char *fresh, Error *error);
 
 /* Removes `fresh` and what was written there; it need not exist. STATUS_IO. */

@@ -22,6 +22,7 @@ typedef struct Tokenizer Tokenizer;
 typedef struct TokenizerTable {
   Status (*encode)(Tokenizer *tokenizer, const char *text, size_t bytes, bool last, size_t *used,
                    TokenList *list, Error *error);
+  Status (*decode)(Tokenizer *tokenizer, int32_t token, const char **text, size_t *bytes, Error *error);
   void (*close)(Tokenizer *tokenizer);
 } TokenizerTable;
 
@@ -42,6 +43,34 @@ Status tokenizer_open(const char *name, Tokenizer **out, Error *error);
  * tokens of their own. STATUS_SYSTEM. */
 Status tokenizer_encode(Tokenizer *tokenizer, const char *text, size_t bytes, bool last, size_t *used,
                         TokenList *list, Error *error);
+
+/* The bytes of one token, the tokenizer's and valid until the next call: none for the end of a document. The
+ * bytes of all tokens of a text, one behind the other, are the text; those of a single token may be a part of
+ * a character. STATUS_DATA for a token that it does not have. */
+Status tokenizer_decode(Tokenizer *tokenizer, int32_t token, const char **text, size_t *bytes, Error *error);
+
+/* The files that make a tokenizer, so that they can be kept with what was made by it. */
+#define TOKENIZER_MOST_FILES 2
+typedef struct TokenizerFile {
+  const char *name; /* under which it is kept; a constant */
+  char *data;       /* (bytes) */
+  size_t bytes;
+} TokenizerFile;
+
+typedef struct TokenizerFiles {
+  TokenizerFile files[TOKENIZER_MOST_FILES];
+  int64_t count;
+} TokenizerFiles;
+
+/* Reads the files of the tokenizer `name`: vocab.json and merges.txt of "gpt2:DIR", whatever their names in
+ * DIR, none of "bytes". Fails as tokenizer_open. The caller releases *out with tokenizer_free_files. */
+Status tokenizer_read_files(const char *name, TokenizerFiles *out, Error *error);
+
+/* Whether a file of this name in the folder of a data set is one that tokenizer_read_files gives. */
+bool tokenizer_owns_file(const char *name);
+
+/* Releases what it holds and empties it. */
+void tokenizer_free_files(TokenizerFiles *files);
 
 /* Releases a tokenizer; NULL is allowed. */
 void tokenizer_close(Tokenizer *tokenizer);

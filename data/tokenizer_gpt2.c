@@ -26,7 +26,7 @@
 
 typedef struct Gpt2 {
   Tokenizer base;
-  Bpe *bpe;
+  Gpt2Files files;
   pcre2_code *pattern;
   pcre2_match_data *match;
 } Gpt2;
@@ -67,10 +67,19 @@ static Status gpt2_encode(Tokenizer *tokenizer, const char *text, size_t bytes, 
     if (at >= valid_end) valid_end = at + utf8_valid_prefix(text + at, bytes - at);
     if (at < valid_end) TRY(match_word(gpt2, text + at, valid_end - at, &word, error));
     if (!last && bytes - at - word < WORD_LOOK_AHEAD) break;
-    TRY(bpe_encode(gpt2->bpe, text + at, word, list, error));
+    TRY(bpe_encode(gpt2->files.bpe, text + at, word, list, error));
     at += word;
   }
   *used = at;
+  return STATUS_OK;
+}
+
+static Status gpt2_decode(Tokenizer *tokenizer, int32_t token, const char **text, size_t *bytes,
+                          Error *error) {
+  const Gpt2Files *files = &((Gpt2 *)tokenizer)->files;
+  (void)error; /* tokenizer_decode has checked the token */
+  *text = files->text + files->starts[token];
+  *bytes = (size_t)(files->starts[token + 1] - files->starts[token]);
   return STATUS_OK;
 }
 
@@ -78,11 +87,11 @@ static void gpt2_close(Tokenizer *tokenizer) {
   Gpt2 *gpt2 = (Gpt2 *)tokenizer;
   pcre2_match_data_free(gpt2->match);
   pcre2_code_free(gpt2->pattern);
-  bpe_destroy(gpt2->bpe);
+  gpt2_files_free(&gpt2->files);
   free(gpt2);
 }
 
-static const TokenizerTable gpt2_table = {.encode = gpt2_encode, .close = gpt2_close};
+static const TokenizerTable gpt2_table = {.encode = gpt2_encode, .decode = gpt2_decode, .close = gpt2_close};
 
 Status tokenizer_gpt2_open(const char *directory, Tokenizer **out, Error *error) {
   *out = NULL;
@@ -91,8 +100,9 @@ Status tokenizer_gpt2_open(const char *directory, Tokenizer **out, Error *error)
   if (gpt2 == NULL) return fail(error, STATUS_SYSTEM, "no memory left for a tokenizer");
   gpt2->base.table = &gpt2_table;
   TRY_GOTO(compile_pattern(gpt2, error), close);
-  TRY_GOTO(gpt2_files_read(directory, &gpt2->bpe, &gpt2->base.vocab_size, &gpt2->base.end_of_document, error),
-           close);
+  TRY_GOTO(gpt2_files_read(directory, &gpt2->files, error), close);
+  gpt2->base.vocab_size = gpt2->files.vocab_size;
+  gpt2->base.end_of_document = gpt2->files.end_of_document;
   *out = &gpt2->base;
   return STATUS_OK;
 close:

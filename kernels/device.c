@@ -9,6 +9,7 @@
 
 #include "kernels/base/memory.h"
 #include "kernels/cpu/attention_avx512.h"
+#include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/products_dnnl.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/cpu/vector_ops.h"
@@ -105,21 +106,29 @@ static Status choose_operations(Device *device, Error *error) {
 Status device_create(int threads, Device **out, Error *error) {
   *out = NULL;
   if (threads < 1) return fail(error, STATUS_CONFIG, "a device needs at least one thread, not %d", threads);
-  void *memory = NULL;
-  Status status = memory_alloc(1, sizeof(Device), "device", &memory, error);
-  if (status != STATUS_OK) return status;
-  Device *device = memory;
+  Status status = STATUS_OK;
+  void *device_memory = NULL;
+  void *modes_memory = NULL;
+  TRY_GOTO(memory_alloc(1, sizeof(Device), "device", &device_memory, error), release);
+  TRY_GOTO(memory_alloc((size_t)threads, sizeof(uint64_t), "device", &modes_memory, error), release);
+  Device *device = device_memory;
   device->threads = threads;
-  status = choose_operations(device, error);
-  if (status != STATUS_OK) {
-    free(device);
-    return status;
-  }
+  device->owner = pthread_self();
+  device->float_modes = modes_memory;
+  TRY_GOTO(choose_operations(device, error), release);
+  float_mode_flush(threads, device->float_modes);
   *out = device;
   return STATUS_OK;
+release:
+  free(modes_memory);
+  free(device_memory);
+  return status;
 }
 
 void device_destroy(Device *device) {
+  if (device == NULL) return;
+  float_mode_restore(device->threads, device->float_modes);
+  free(device->float_modes);
   free(device);
 }
 
@@ -133,19 +142,37 @@ void device_free(Device *device, void *memory) {
   free(memory);
 }
 
+/* Bytes set or copied between two calls of the poll hook: some tens of microseconds. */
+#define BYTES_AT_A_TIME ((size_t)1 << 18)
+
+static size_t piece_bytes(const Device *device, size_t bytes, size_t at) {
+  device_poll(device);
+  return bytes - at < BYTES_AT_A_TIME ? bytes - at : BYTES_AT_A_TIME;
+}
+
+static void copy_bytes(const Device *device, void *to, const void *from, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += BYTES_AT_A_TIME) {
+    memcpy((char *)to + at, (const char *)from + at, piece_bytes(device, bytes, at));
+  }
+}
+
 void device_zero(Device *device, void *memory, size_t bytes) {
-  (void)device;
-  memset(memory, 0, bytes);
+  for (size_t at = 0; at < bytes; at += BYTES_AT_A_TIME) {
+    memset((char *)memory + at, 0, piece_bytes(device, bytes, at));
+  }
 }
 
 void device_write(Device *device, void *memory, const void *host, size_t bytes) {
-  (void)device;
-  memcpy(memory, host, bytes);
+  copy_bytes(device, memory, host, bytes);
 }
 
 void device_read(Device *device, void *host, const void *memory, size_t bytes) {
-  (void)device;
-  memcpy(host, memory, bytes);
+  copy_bytes(device, host, memory, bytes);
+}
+
+void device_poll(const Device *device) {
+  if (device->poll == NULL || !pthread_equal(pthread_self(), device->owner)) return;
+  device->poll(device->poll_context);
 }
 
 Status device_check(const Device *device, Error *error) {

@@ -92,6 +92,19 @@ typedef struct AdamwStep {
   int64_t step;         /* 1 at the first update: corrects the bias of the moments */
 } AdamwStep;
 
+/* Which elements dropout keeps, and what they are multiplied with. A mask is a function of the key, the row's
+ * number and the column alone, in whole numbers, so that every device, grid and cut of a batch has the same:
+ *
+ *   the block of Philox4x32-10 (kernels/base/philox.h: philox_draw) of seed, PHILOX_DROPOUT, stream and
+ *   index rows[i] ceil(c / 4) + b, modulo 2^64, gives the words of the columns 4b, 4b + 1, 4b + 2, 4b + 3;
+ *   an element is kept where its word >= threshold. */
+typedef struct DropoutKey {
+  uint64_t seed;
+  uint32_t stream;    /* the place in the model */
+  uint32_t threshold; /* 2^32 times the probability of being dropped; 0 keeps all */
+  float scale;        /* factor on the kept elements */
+} DropoutKey;
+
 typedef struct Ops {
   const char *name;
   size_t elem_size;
@@ -151,6 +164,11 @@ typedef struct Ops {
   void (*swiglu_forward)(Device *device, int64_t n, int64_t f, const elem *gate_up, elem *y);
   void (*swiglu_backward)(Device *device, int64_t n, int64_t f, const elem *gate_up, const elem *dy,
                           elem *dgate_up);
+
+  /* y (n, c) = scale x where the key keeps it, else 0, whatever x is there. rows (n) are the rows' numbers,
+   * >= 0. y may be x. N. Srivastava et al., 2014. The gradient is the same with dy for x. */
+  void (*dropout)(Device *device, int64_t n, int64_t c, const DropoutKey *key, const int64_t *rows,
+                  const elem *x, elem *y);
 
   /* y += x. */
   void (*add)(Device *device, int64_t count, const elem *x, elem *y);

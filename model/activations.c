@@ -81,6 +81,7 @@ static void place_backward(Cursor *cursor, const ActivationsPlan *plan, size_t s
   out->grad_qkv = take(cursor, n * widths.qkv, size);
   out->grad_hidden = take(cursor, n * widths.hidden, size);
   out->grad_activated = take(cursor, n * widths.f, size);
+  out->grad_branch = plan->dropout ? take(cursor, n * widths.c, size) : NULL;
 }
 
 static void place(Cursor *cursor, const ActivationsPlan *plan, size_t size, Activations *out) {
@@ -100,6 +101,7 @@ static void place(Cursor *cursor, const ActivationsPlan *plan, size_t size, Acti
   if (config->position == POSITION_ROPE) {
     out->rope = take(cursor, n * (config->hidden_size / config->num_attention_heads), sizeof(float));
   }
+  out->token_numbers = plan->training && plan->dropout ? take(cursor, n, sizeof(int64_t)) : NULL;
   if (plan->training) place_backward(cursor, plan, size, out);
 }
 

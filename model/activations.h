@@ -34,6 +34,7 @@ typedef struct Activations {
   int32_t *targets;         /* (N) */
   int64_t *positions;       /* (N) */
   float *rope;              /* (N, D); NULL without RoPE */
+  int64_t *token_numbers;   /* (N) for dropout, see model/dropout.h; NULL without */
 
   /* Backward only. */
   elem *gradient;       /* (N, C) of the residual stream */
@@ -41,6 +42,7 @@ typedef struct Activations {
   elem *grad_qkv;       /* (N, (H + 2 KV) D) */
   elem *grad_hidden;    /* (N, F) or (N, 2F) */
   elem *grad_activated; /* (N, F) */
+  elem *grad_branch;    /* (N, C) of a branch's output before dropout; NULL without */
 
   void *memory; /* one block that all of it lies in */
 } Activations;
@@ -51,6 +53,7 @@ typedef struct ActivationsPlan {
   int64_t loss_chunk;
   bool training;
   bool recompute;
+  bool dropout; /* with training only */
 } ActivationsPlan;
 
 /* Takes the memory for a plan. Fails with STATUS_SYSTEM and names the bytes. */

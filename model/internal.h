@@ -3,6 +3,7 @@
 #define RINGGPT_MODEL_INTERNAL_H
 
 #include "model/activations.h"
+#include "model/dropout.h"
 #include "model/model.h"
 #include "model/params.h"
 #include "model/ring_attention.h"
@@ -18,7 +19,8 @@ struct Model {
   double *inverse_frequency; /* (D / 2) of RoPE, NULL without */
   RingAttention *attention;
   Activations acts;
-  int64_t n; /* rows of the batch at hand */
+  int64_t n;    /* rows of the batch at hand */
+  bool dropout; /* the batch at hand is trained on, with dropout */
 };
 
 /* The weight at an offset of the flat array; NULL where the model has none. */
@@ -36,11 +38,15 @@ void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *
 void norm_backward(const Model *model, int64_t weight, int64_t bias, const elem *dy, const elem *x,
                    const float *mean, const float *rstd, elem *dx);
 
+/* y = dropout of x (N, C) at a place of model/dropout.h, for a batch at hand with dropout; y may be x. It is
+ * its own gradient, with dy for x. */
+void model_dropout(const Model *model, uint32_t place, const elem *x, elem *y);
+
 /* Makes room for `rows` rows; what the activations held is lost where they had less. */
 Status model_reserve(Model *model, int64_t rows, Error *error);
 
 /* Takes tokens (n), host memory, at the positions in acts.positions (n), which the caller has filled after
- * model_reserve: n, the tokens and RoPE's table of the rows at hand. */
+ * model_reserve: n, the tokens and RoPE's table of the rows at hand, which are without dropout. */
 void model_load_rows(Model *model, int64_t n, const int32_t *tokens);
 
 /* The embeddings of the rows at hand, to the input of the first layer. */

@@ -53,6 +53,13 @@ static void linear(const Model *model, int64_t inputs, int64_t outputs, int64_t 
                                     model_weight(model, bias), y);
 }
 
+/* A branch of the residual stream: linear, and dropout at `place`. */
+static void branch(const Model *model, uint32_t place, int64_t inputs, int64_t weight, int64_t bias,
+                   const elem *x, elem *y) {
+  linear(model, inputs, model->options.config.hidden_size, weight, bias, x, y);
+  if (model->dropout) model_dropout(model, place, y, y);
+}
+
 /* Gradients of linear: of its weights always, of its input to dx. */
 static void linear_gradient(const Model *model, int64_t inputs, int64_t outputs, int64_t weight, int64_t bias,
                             const elem *x, const elem *dy, elem *dx) {
@@ -60,6 +67,17 @@ static void linear_gradient(const Model *model, int64_t inputs, int64_t outputs,
   ops->linear_backward_weight(model->device, model->n, inputs, outputs, dy, x, model_gradient(model, weight),
                               model_gradient(model, bias));
   ops->linear_backward_input(model->device, model->n, inputs, outputs, dy, model_weight(model, weight), dx);
+}
+
+/* Gradients of branch, from that of the residual stream. */
+static void branch_gradient(const Model *model, uint32_t place, int64_t inputs, int64_t weight, int64_t bias,
+                            const elem *x, elem *dx) {
+  const elem *dy = model->acts.gradient;
+  if (model->dropout) {
+    model_dropout(model, place, dy, model->acts.grad_branch);
+    dy = model->acts.grad_branch;
+  }
+  linear_gradient(model, inputs, model->options.config.hidden_size, weight, bias, x, dy, dx);
 }
 
 void layer_forward_qkv(const Model *model, int64_t layer) {
@@ -75,10 +93,12 @@ void layer_forward_qkv(const Model *model, int64_t layer) {
 }
 
 /* Attention output -> residual -> norm -> hidden -> activation. */
-static void forward_middle(const Model *model, const LayerParams *params, const LayerActivations *acts) {
+static void forward_middle(const Model *model, int64_t layer) {
+  const LayerParams *params = &model->places.layers[layer];
+  const LayerActivations *acts = &model->acts.layers[layer];
   const Ops *ops = &model->device->ops;
   const Sizes s = sizes_of(model);
-  linear(model, s.q, s.c, params->out, params->out_bias, acts->attention, acts->middle);
+  branch(model, dropout_attention(layer), s.q, params->out, params->out_bias, acts->attention, acts->middle);
   ops->add(model->device, s.n * s.c, acts->input, acts->middle);
   norm_forward(model, params->norm2, params->norm2_bias, acts->middle, acts->norm2, acts->mean2, acts->rstd2);
   if (model->options.config.activation == ACTIVATION_SWIGLU) {
@@ -94,8 +114,8 @@ Status layer_forward_rest(Model *model, int64_t layer, elem *output, Error *erro
   const LayerParams *params = &model->places.layers[layer];
   const LayerActivations *acts = &model->acts.layers[layer];
   const Sizes s = sizes_of(model);
-  forward_middle(model, params, acts);
-  linear(model, s.f, s.c, params->down, params->down_bias, acts->activated, output);
+  forward_middle(model, layer);
+  branch(model, dropout_mlp(layer), s.f, params->down, params->down_bias, acts->activated, output);
   model->device->ops.add(model->device, s.n * s.c, acts->middle, output);
   return device_check(model->device, error);
 }
@@ -108,12 +128,14 @@ Status layer_forward(Model *model, int64_t layer, elem *output, Error *error) {
 }
 
 /* From the gradient of the layer's output to that of `middle`, in acts.gradient. */
-static void backward_mlp(const Model *model, const LayerParams *params, const LayerActivations *kept) {
+static void backward_mlp(const Model *model, int64_t layer) {
+  const LayerParams *params = &model->places.layers[layer];
+  const LayerActivations *kept = &model->acts.layers[layer];
   const Ops *ops = &model->device->ops;
   const Activations *acts = &model->acts;
   const Sizes s = sizes_of(model);
   int64_t hidden = s.f;
-  linear_gradient(model, s.f, s.c, params->down, params->down_bias, kept->activated, acts->gradient,
+  branch_gradient(model, dropout_mlp(layer), s.f, params->down, params->down_bias, kept->activated,
                   acts->grad_activated);
   if (model->options.config.activation == ACTIVATION_SWIGLU) {
     hidden = 2 * s.f;
@@ -128,11 +150,12 @@ static void backward_mlp(const Model *model, const LayerParams *params, const La
 }
 
 /* From the gradient of `middle` to that of the layer's input, in acts.gradient. */
-static Status backward_attention(const Model *model, const LayerParams *params, const LayerActivations *kept,
-                                 Error *error) {
+static Status backward_attention(const Model *model, int64_t layer, Error *error) {
+  const LayerParams *params = &model->places.layers[layer];
+  const LayerActivations *kept = &model->acts.layers[layer];
   const Activations *acts = &model->acts;
   const Sizes s = sizes_of(model);
-  linear_gradient(model, s.q, s.c, params->out, params->out_bias, kept->attention, acts->gradient,
+  branch_gradient(model, dropout_attention(layer), s.q, params->out, params->out_bias, kept->attention,
                   acts->grad_norm);
   TRY(ring_attention_backward(model->attention, kept->qkv, kept->attention, kept->lse, acts->grad_norm,
                               acts->grad_qkv, error));
@@ -148,13 +171,11 @@ static Status backward_attention(const Model *model, const LayerParams *params, 
 }
 
 Status layer_backward(Model *model, int64_t layer, Error *error) {
-  const LayerParams *params = &model->places.layers[layer];
-  const LayerActivations *acts = &model->acts.layers[layer];
   if (model->options.recompute) {
     layer_forward_qkv(model, layer);
-    forward_middle(model, params, acts);
+    forward_middle(model, layer);
   }
-  backward_mlp(model, params, acts);
-  TRY(backward_attention(model, params, acts, error));
+  backward_mlp(model, layer);
+  TRY(backward_attention(model, layer, error));
   return device_check(model->device, error);
 }

@@ -101,7 +101,8 @@ Status model_reserve(Model *model, int64_t rows, Error *error) {
                                 .rows = rows,
                                 .loss_chunk = model->options.loss_chunk,
                                 .training = model->options.training,
-                                .recompute = model->options.recompute};
+                                .recompute = model->options.recompute,
+                                .dropout = model->options.dropout > 0.0};
   activations_destroy(&model->acts);
   return activations_create(model->device, &plan, &model->acts, error);
 }
@@ -124,6 +125,7 @@ void model_load_rows(Model *model, int64_t n, const int32_t *tokens) {
   const Activations *acts = &model->acts;
   Device *device = model->device;
   model->n = n;
+  model->dropout = false;
   device_write(device, acts->tokens, tokens, (size_t)n * sizeof(int32_t));
   if (acts->rope != NULL) {
     device->ops.rope_table(device, n, config->hidden_size / config->num_attention_heads, acts->positions,
@@ -139,6 +141,11 @@ static Status load_batch(Model *model, const ModelBatch *batch, bool backward, E
                              model->options.config.sliding_window, backward, error));
   fill_positions(&layout, batch->sequences, model->acts.positions);
   model_load_rows(model, n, batch->tokens);
+  model->dropout = backward && model->options.dropout > 0.0;
+  if (model->dropout) {
+    dropout_token_numbers(batch->first_draw, batch->sequence_length, n, layout.local_length,
+                          model->acts.positions, model->acts.token_numbers);
+  }
   device_write(model->device, model->acts.targets, batch->targets, (size_t)n * sizeof(int32_t));
   return STATUS_OK;
 }
@@ -149,6 +156,15 @@ void model_embed(Model *model) {
                                        acts->tokens, acts->positions,
                                        model_weight(model, model->places.tokens),
                                        model_weight(model, model->places.positions), acts->layers[0].input);
+  if (model->dropout) {
+    model_dropout(model, DROPOUT_EMBEDDING, acts->layers[0].input, acts->layers[0].input);
+  }
+}
+
+void model_dropout(const Model *model, uint32_t place, const elem *x, elem *y) {
+  const DropoutKey key = dropout_key(model->options.dropout, model->options.seed, place);
+  model->device->ops.dropout(model->device, model->n, model->options.config.hidden_size, &key,
+                             model->acts.token_numbers, x, y);
 }
 
 static Status group_needed(const ModelListener *listener, int64_t group, Error *error) {
@@ -182,6 +198,7 @@ static Status run_backward(Model *model, const ModelListener *listener, Error *e
     TRY(layer_backward(model, l, error));
     TRY(group_done(listener, l + 1, error));
   }
+  if (model->dropout) model_dropout(model, DROPOUT_EMBEDDING, acts->gradient, acts->gradient);
   model->device->ops.embedding_backward(
       model->device, model->n, config->hidden_size, acts->tokens, acts->positions, acts->gradient,
       model_gradient(model, model->places.tokens), model_gradient(model, model->places.positions));

@@ -23,14 +23,17 @@ typedef struct ModelOptions {
   float *weights;     /* those of another model of the same kind, which outlives this one; NULL: own */
   bool training;      /* room for gradients; evaluation alone needs less */
   bool recompute; /* keep per layer only its input, the attention output and lse; compute the rest again */
+  double dropout; /* p in [0, 1) of model/dropout.h, in model_forward_backward alone */
+  uint64_t seed;  /* of dropout */
 } ModelOptions;
 
 /* One rank's share of a batch. */
 typedef struct ModelBatch {
   int64_t sequences;
-  int64_t sequence_length;    /* T, the same for all sequences; the ring cuts it by layout_zigzag */
-  const int32_t *tokens;      /* (N), host memory */
-  const int32_t *targets;     /* (N), host memory; IGNORED_TARGET weighs nothing */
+  int64_t sequence_length; /* T, the same for all sequences; the ring cuts it by layout_zigzag */
+  int64_t first_draw;      /* sequences drawn in the run before the first one here; read for dropout only */
+  const int32_t *tokens;   /* (N), host memory */
+  const int32_t *targets;  /* (N), host memory; IGNORED_TARGET weighs nothing */
   const Documents *documents; /* NULL: no document mask */
 } ModelBatch;
 

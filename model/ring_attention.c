@@ -32,8 +32,9 @@ struct RingAttention {
   Buffer first_key;    /* (sequences, local length) int64_t */
   Buffer states;       /* (sequences, runs) states of query runs */
   Buffer kv[2];        /* (sequences, runs) packed keys and values: at hand and arriving */
-  Buffer dkv_part[2];  /* (sequences, runs) gradient being computed and being sent */
-  Buffer dkv_arriving; /* (sequences, runs) gradient of the ranks before */
+  Buffer dkv_own;      /* (sequences, runs) gradient of the own keys and values */
+  Buffer dkv_part[2];  /* (sequences, runs) those of other ranks: being computed and being sent */
+  Buffer dkv_arriving; /* (sequences, runs) gradient as the ranks before left it */
 };
 
 static Status buffer_reserve(Device *device, Buffer *buffer, size_t bytes, const char *what, Error *error) {
@@ -64,8 +65,8 @@ failed:
 void ring_attention_destroy(RingAttention *attention) {
   if (attention == NULL) return;
   Buffer *buffers[] = {&attention->first_key,   &attention->states,      &attention->kv[0],
-                       &attention->kv[1],       &attention->dkv_part[0], &attention->dkv_part[1],
-                       &attention->dkv_arriving};
+                       &attention->kv[1],       &attention->dkv_own,     &attention->dkv_part[0],
+                       &attention->dkv_part[1], &attention->dkv_arriving};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
     device_free(attention->device, buffers[i]->memory);
   }
@@ -128,15 +129,14 @@ static Status reserve(RingAttention *attention, bool backward, Error *error) {
   const size_t keys = (size_t)(attention->sequences * attention->layout.local_length) * sizeof(int64_t);
   TRY(buffer_reserve(device, &attention->first_key, keys, "attention masks", error));
   TRY(buffer_reserve(device, &attention->states, runs * attention->state_run, "attention state", error));
-  for (int i = 0; i < (travels ? 2 : 1); i++) {
-    TRY(buffer_reserve(device, &attention->kv[i], attention->kv_message, "keys and values", error));
-    if (!backward) continue;
-    TRY(buffer_reserve(device, &attention->dkv_part[i], attention->dkv_message, "gradient of keys and values",
-                       error));
+  TRY(buffer_reserve(device, &attention->kv[0], attention->kv_message, "keys and values", error));
+  if (travels) {
+    TRY(buffer_reserve(device, &attention->kv[1], attention->kv_message, "keys and values", error));
   }
-  if (backward && travels) {
-    TRY(buffer_reserve(device, &attention->dkv_arriving, attention->dkv_message,
-                       "gradient of keys and values", error));
+  Buffer *gradients[] = {&attention->dkv_own, &attention->dkv_part[0], &attention->dkv_part[1],
+                         &attention->dkv_arriving};
+  for (int i = 0; backward && i < (travels ? 4 : 1); i++) {
+    TRY(buffer_reserve(device, gradients[i], attention->dkv_message, "gradient of keys and values", error));
   }
   return STATUS_OK;
 }
@@ -197,17 +197,17 @@ static size_t out_offset(const RingAttention *attention, int64_t row) {
   return (size_t)(row * attention->dims.heads * attention->dims.head_dim) * attention->device->ops.elem_size;
 }
 
-static void pack_own_keys(RingAttention *attention, const elem *qkv) {
+static void pack_own_keys(RingAttention *attention, const elem *qkv, const Buffer *kv) {
   const AttentionDims *dims = &attention->dims;
   const int64_t k_column = dims->heads * dims->head_dim;
   const int64_t v_column = k_column + dims->kv_heads * dims->head_dim;
   for (int64_t b = 0; b < attention->sequences; b++) {
     for (int i = 0; i < attention->layout.run_count; i++) {
       const Place place = place_of(attention, b, i);
-      attention->device->ops.attention.pack_kv(
-          attention->device, dims, attention->layout.runs[i].length,
-          qkv_row(attention, qkv, place.row, k_column), qkv_row(attention, qkv, place.row, v_column),
-          row_stride(attention), at(&attention->kv[0], place.index, attention->kv_run));
+      attention->device->ops.attention.pack_kv(attention->device, dims, attention->layout.runs[i].length,
+                                               qkv_row(attention, qkv, place.row, k_column),
+                                               qkv_row(attention, qkv, place.row, v_column),
+                                               row_stride(attention), at(kv, place.index, attention->kv_run));
     }
   }
 }
@@ -234,16 +234,24 @@ static void compute_block(RingAttention *attention, const Block *block) {
   }
 }
 
+/* Which pairs of a run of queries and a run of keys are computed. Of the own keys, those of a run with itself
+ * are half of the causal work, and those of one run with the other the other half. */
+typedef enum Pairs { PAIRS_ALL, PAIRS_SAME, PAIRS_OTHER } Pairs;
+
+static bool chosen(Pairs pairs, int query_run, int key_run) {
+  return pairs == PAIRS_ALL || (pairs == PAIRS_SAME) == (query_run == key_run);
+}
+
 /* Computes the own queries of one sequence against the keys of rank `owner`. */
-static void compute_sequence(RingAttention *attention, int64_t b, const Layout *owner, const Buffer *kv,
-                             const Buffer *dkv) {
+static void compute_sequence(RingAttention *attention, int64_t b, const Layout *owner, Pairs pairs,
+                             const Buffer *kv, const Buffer *dkv) {
   const Layout *own = &attention->layout;
   for (int i = 0; i < own->run_count; i++) {
     const Place q = place_of(attention, b, i);
     for (int j = 0; j < owner->run_count; j++) {
       const int64_t key_index = b * owner->run_count + j;
-      if (!documents_visible(attention->documents, b, own->runs[i], owner->runs[j], own->sequence_length,
-                             attention->window)) {
+      if (!chosen(pairs, i, j) || !documents_visible(attention->documents, b, own->runs[i], owner->runs[j],
+                                                     own->sequence_length, attention->window)) {
         continue;
       }
       const Block block = {
@@ -261,11 +269,11 @@ static void compute_sequence(RingAttention *attention, int64_t b, const Layout *
 
 /* Computes the own queries of all sequences against the keys that hop number `hop` brings; dkv NULL: forward.
  */
-static void compute_hop(RingAttention *attention, int hop, const Buffer *kv, const Buffer *dkv) {
+static void compute_hop(RingAttention *attention, int hop, Pairs pairs, const Buffer *kv, const Buffer *dkv) {
   const int size = attention->ring->size;
   const int owner_rank = (attention->ring->rank - attention->hops[hop] + size) % size;
   const Layout owner = layout_zigzag(attention->layout.sequence_length, owner_rank, size);
-  for (int64_t b = 0; b < attention->sequences; b++) compute_sequence(attention, b, &owner, kv, dkv);
+  for (int64_t b = 0; b < attention->sequences; b++) compute_sequence(attention, b, &owner, pairs, kv, dkv);
 }
 
 /* ---------------------------------------------------------------- transfers */
@@ -278,7 +286,7 @@ static Status send_keys(RingAttention *attention, int hop, int current, CommRequ
                           attention->kv_message, request, error);
 }
 
-/* Sends the gradient of the keys at hand after them; after the last hop, home. */
+/* Sends the gradient of the keys of a hop after them; after the last hop, home. */
 static Status send_gradient(RingAttention *attention, int hop, const Buffer *part, CommRequest *request,
                             Error *error) {
   const int next = hop + 1 < attention->hop_count ? attention->hops[hop + 1] : attention->ring->size;
@@ -316,12 +324,12 @@ static void end_forward(RingAttention *attention, elem *out, float *lse) {
 Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *out, float *lse,
                               Error *error) {
   int current = 0;
-  pack_own_keys(attention, qkv);
+  pack_own_keys(attention, qkv, &attention->kv[0]);
   begin_forward(attention, qkv);
   for (int hop = 0; hop < attention->hop_count; hop++) {
     CommRequest keys = {0};
     TRY(send_keys(attention, hop, current, &keys, error));
-    compute_hop(attention, hop, &attention->kv[current], NULL);
+    compute_hop(attention, hop, PAIRS_ALL, &attention->kv[current], NULL);
     TRY(comm_wait(attention->ring, &keys, error));
     current = 1 - current;
   }
@@ -365,30 +373,50 @@ static void end_backward(RingAttention *attention, const Buffer *dkv, elem *dqkv
   }
 }
 
+/* Computes the gradient that this rank owes to the keys of hop number `hop` (>= 1) and sends it on, with what
+ * the ranks before added. */
+static Status backward_hop(RingAttention *attention, int hop, const Buffer *kv, CommRequest *gradient,
+                           Error *error) {
+  Device *device = attention->device;
+  const Buffer *part = &attention->dkv_part[hop % 2];
+  device_zero(device, part->memory, attention->dkv_message);
+  compute_hop(attention, hop, PAIRS_ALL, kv, part);
+  if (hop > 1) {
+    TRY(comm_wait(attention->ring, gradient, error));
+    device->ops.add_f32(device, (int64_t)(attention->dkv_message / sizeof(float)),
+                        attention->dkv_arriving.memory, part->memory);
+  }
+  return send_gradient(attention, hop, part, gradient, error);
+}
+
 Status ring_attention_backward(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
                                const elem *dout, elem *dqkv, Error *error) {
   Device *device = attention->device;
+  const Buffer *own = &attention->dkv_own;
+  CommRequest keys = {0};
   CommRequest gradient = {0};
   int current = 0;
-  pack_own_keys(attention, qkv);
+  pack_own_keys(attention, qkv, &attention->kv[0]);
   begin_backward(attention, qkv, out, lse, dout);
-  for (int hop = 0; hop < attention->hop_count; hop++) {
-    CommRequest keys = {0};
-    Buffer *part = &attention->dkv_part[hop % 2];
-    TRY(send_keys(attention, hop, current, &keys, error));
-    device_zero(device, part->memory, attention->dkv_message);
-    compute_hop(attention, hop, &attention->kv[current], part);
+  device_zero(device, own->memory, attention->dkv_message);
+  TRY(send_keys(attention, 0, 0, &keys, error));
+  compute_hop(attention, 0, PAIRS_SAME, &attention->kv[0], own);
+  for (int hop = 1; hop < attention->hop_count; hop++) {
     TRY(comm_wait(attention->ring, &keys, error));
-    if (hop > 0) {
-      TRY(comm_wait(attention->ring, &gradient, error));
-      device->ops.add_f32(device, (int64_t)(attention->dkv_message / sizeof(float)),
-                          attention->dkv_arriving.memory, part->memory);
-    }
-    if (attention->hop_count > 1) TRY(send_gradient(attention, hop, part, &gradient, error));
     current = 1 - current;
+    TRY(send_keys(attention, hop, current, &keys, error));
+    TRY(backward_hop(attention, hop, &attention->kv[current], &gradient, error));
   }
-  TRY(comm_wait(attention->ring, &gradient, error));
-  end_backward(attention, attention->hop_count > 1 ? &attention->dkv_arriving : &attention->dkv_part[0],
-               dqkv);
+  /* The other half of the own block, while the gradient of the last hop travels home. Where other keys have
+     taken the place of the own ones, these are packed again. */
+  current = attention->hop_count > 2 ? 1 - current : 0;
+  if (attention->hop_count > 2) pack_own_keys(attention, qkv, &attention->kv[current]);
+  compute_hop(attention, 0, PAIRS_OTHER, &attention->kv[current], own);
+  if (attention->hop_count > 1) {
+    TRY(comm_wait(attention->ring, &gradient, error));
+    device->ops.add_f32(device, (int64_t)(attention->dkv_message / sizeof(float)),
+                        attention->dkv_arriving.memory, own->memory);
+  }
+  end_backward(attention, own, dqkv);
   return STATUS_OK;
 }

@@ -3,9 +3,11 @@
  *
  * Each rank keeps its queries. Keys and values travel: at hop h a rank computes with those of rank - h, while
  * they are already on their way to the next rank that needs them. Forward folds every block into a running
- * state in float. Backward lets keys and values travel again; the float gradient of each block follows one
- * hop behind, every rank adds its part, and one more transfer brings the sum home. Hops that no rank needs,
- * because of documents or a window, are skipped by all ranks alike: both keys and gradients jump over them.
+ * state in float. Backward lets keys and values travel again; the float gradient of each other rank's keys
+ * follows one hop behind, every rank adds its part, and a last transfer brings the sum home. Backward
+ * computes half of its own block before the other ranks' keys arrive and half while the gradient of its own
+ * keys comes home, so that every transfer has work to hide behind. Hops that no rank needs, because of
+ * documents or a window, are skipped by all ranks alike: both keys and gradients jump over them.
  */
 #ifndef RINGGPT_MODEL_RING_ATTENTION_H
 #define RINGGPT_MODEL_RING_ATTENTION_H

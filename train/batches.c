@@ -35,6 +35,7 @@ Status batches_to_model(const Config *config, Comm *ring, const Batch *batch, Do
                         ModelBatch *out, Error *error) {
   *out = (ModelBatch){.sequences = batch->sequences,
                       .sequence_length = batch->layout.sequence_length,
+                      .first_draw = batch->first_draw,
                       .tokens = batch->tokens,
                       .targets = batch->targets};
   if (!config->data.document_mask) return STATUS_OK;

@@ -185,7 +185,9 @@ Status command_eval(const CommandLine *line, Error *error) {
   TRY(memory_alloc((size_t)config.eval.contexts.count, sizeof(Perplexity), "results", &memory, error));
   Evaluation evaluation = {
       .config = &config, .checkpoint = command_line_flag(line, "checkpoint"), .results = memory};
-  TRY_GOTO(grid_run(&config, evaluate, &evaluation, error), done);
+  TRY_GOTO(grid_run(&config, line->processes, evaluate, &evaluation, error), done);
+  /* The results are rank 0's. */
+  if (line->processes != NULL && line->processes->rank != 0) goto done;
   for (int64_t i = 0; i < config.eval.contexts.count; i++) print_result(&evaluation.results[i]);
   const char *json = command_line_flag(line, "json");
   if (json != NULL) status = write_json(json, &evaluation, error);

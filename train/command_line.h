@@ -7,8 +7,9 @@
 #include <stdio.h>
 
 #include "kernels/base/status.h"
+#include "kernels/comm/comm.h"
 
-#define COMMAND_MAX_FLAGS 8
+#define COMMAND_MAX_FLAGS 12
 
 /* A flag "--name VALUE" or "--name=VALUE", or "--name" alone where `value` is NULL. */
 typedef struct CommandFlag {
@@ -22,6 +23,7 @@ struct Command;
 
 typedef struct CommandLine {
   const struct Command *command;
+  Comm *processes; /* those that an MPI launcher started, this one among them; NULL: this one alone */
   const char *flags[COMMAND_MAX_FLAGS]; /* by place in the command's table: the value, "" for a flag that
                                            takes none, NULL for one that was not given */
   char **arguments;                     /* (count) what is no flag, in order; inside the caller's argv */
@@ -37,6 +39,7 @@ typedef struct Command {
   int64_t least_arguments;
   int64_t most_arguments; /* -1: any number */
   bool configured;        /* takes a configuration: --help lists its options */
+  bool parallel;          /* may be one of several processes that an MPI launcher started */
   Status (*run)(const CommandLine *line, Error *error);
 } Command;
 

@@ -15,7 +15,7 @@ Status command_train(const CommandLine *line, Error *error) {
   (void)signal(SIGPIPE, SIG_IGN);
   TRY(stop_watch_start(&stop, error));
   TrainerStart start = {.config = &config, .stop = stop};
-  const Status status = grid_run(&config, trainer_run, &start, error);
+  const Status status = grid_run(&config, line->processes, trainer_run, &start, error);
   stop_watch_end(stop);
   return status;
 }

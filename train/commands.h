@@ -23,6 +23,10 @@ Status command_train(const CommandLine *line, Error *error);
 /* eval CONFIG.yaml --checkpoint DIR --context N[,N...] [--json FILE] [section.key=value ...]. */
 Status command_eval(const CommandLine *line, Error *error);
 
+/* generate --checkpoint DIR (--prompt TEXT | --prompt-file FILE) --tokens N [flags]: text on stdout as it
+ * comes; the prompt is not repeated. */
+Status command_generate(const CommandLine *line, Error *error);
+
 /* inspect PATH: what a shard or a checkpoint holds, and whether it is whole. */
 Status command_inspect(const CommandLine *line, Error *error);
 

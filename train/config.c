@@ -78,12 +78,6 @@ int64_t config_ranks(const Config *config) {
   return config->parallelism.ring * config->parallelism.data;
 }
 
-int64_t config_threads(const Config *config, int64_t cores) {
-  if (config->parallelism.threads > 0) return config->parallelism.threads;
-  const int64_t share = cores / config_ranks(config);
-  return share > 1 ? share : 1;
-}
-
 /* ---------------------------------------------------------------- dump */
 
 static int emit_mapping_start(yaml_emitter_t *emitter) {

@@ -14,7 +14,7 @@
 #define CONFIG_LIST_LENGTH 64 /* entries of a list or of a schedule at most */
 
 typedef enum DeviceKind { DEVICE_KIND_AUTO, DEVICE_KIND_CPU } DeviceKind;
-typedef enum TransportKind { TRANSPORT_AUTO, TRANSPORT_LOCAL } TransportKind;
+typedef enum TransportKind { TRANSPORT_AUTO, TRANSPORT_LOCAL, TRANSPORT_MPI } TransportKind;
 typedef enum Precision { PRECISION_FP32 } Precision;
 typedef enum SchedulerKind {
   SCHEDULER_COSINE,
@@ -55,7 +55,8 @@ typedef struct ParallelismConfig {
   int64_t ring; /* R: ranks that share a sequence */
   int64_t data; /* rings side by side */
   TransportKind transport;
-  int64_t threads; /* compute threads of a rank; 0: the cores shared out, see config_threads */
+  double timeout;  /* seconds after which a process that waits for another gives up; 0: never */
+  int64_t threads; /* compute threads of a rank; 0: train/threads.h chooses */
 } ParallelismConfig;
 
 /* Batch sizes count sequences of sequence_length. A stage with shorter sequences takes proportionally more of
@@ -68,6 +69,7 @@ typedef struct TrainConfig {
   Precision precision;
   bool recompute;     /* layers are computed again in backward instead of kept */
   int64_t loss_chunk; /* tokens whose logits exist at once */
+  double dropout;     /* p of model/dropout.h; 0: none */
   SequenceSchedule sequence_schedule;
 } TrainConfig;
 
@@ -133,10 +135,6 @@ Status config_check_world(const Config *config, int64_t world, Error *error);
 
 /* Ranks of the grid: ring x data. */
 int64_t config_ranks(const Config *config);
-
-/* Compute threads of one rank when all ranks run on one machine with `cores` cores: parallelism.threads, or,
- * where that is 0, the cores shared out among the ranks, at least one. */
-int64_t config_threads(const Config *config, int64_t cores);
 
 /* Writes every option with its value as YAML that config_load reads back to the same configuration.
  * The caller frees *text. Fails with STATUS_SYSTEM without memory. */

@@ -1,13 +1,14 @@
-/* The grid of ranks: starts them as threads of this process. */
+/* The grid of ranks: as threads of this process, or this process as one of them. */
 #include "train/grid.h"
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "kernels/base/memory.h"
+#include "kernels/comm/mpi.h"
+#include "train/threads.h"
 
 /* Room for what attention keeps on the stack, whatever the limit of the shell. OpenMP's further threads take
  * that limit (or OMP_STACKSIZE); they need 256 KiB. */
@@ -24,29 +25,35 @@ typedef struct RankThread {
   Error error;
 } RankThread;
 
-static Status run_rank(RankThread *self) {
-  const int ring = (int)self->config->parallelism.ring;
-  Rank rank = {.world = self->world,
-               .data_rank = self->world->rank / ring,
-               .data_size = (int)self->config->parallelism.data};
-  const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
+static void poll_world(void *context) {
+  comm_poll(context);
+}
+
+/* Life of one rank. `world` stays the caller's. */
+static Status run_rank(const Config *config, Comm *world, RankMain rank_main, void *context, Error *error) {
+  const int ring = (int)config->parallelism.ring;
+  Rank rank = {.world = world, .data_rank = world->rank / ring, .data_size = (int)config->parallelism.data};
+  int threads = 0;
   Status status = STATUS_OK;
-  TRY_GOTO(config_check_world(self->config, self->world->size, &self->error), done);
-  TRY_GOTO(comm_split(rank.world, rank.data_rank, &rank.ring, &self->error), done);
-  TRY_GOTO(device_create((int)config_threads(self->config, cores), &rank.device, &self->error), done);
-  status = self->rank_main(&rank, self->context, &self->error);
+  TRY_GOTO(config_check_world(config, world->size, error), done);
+  TRY_GOTO(comm_split(world, rank.data_rank, &rank.ring, error), done);
+  TRY_GOTO(threads_of_rank(config, world, &threads, &rank.crowded, error), done);
+  TRY_GOTO(device_create(threads, &rank.device, error), done);
+  rank.device->poll = poll_world;
+  rank.device->poll_context = world;
+  status = rank_main(&rank, context, error);
 done:
   /* Before anything is released: no other rank may still read this rank's buffers. */
-  if (status != STATUS_OK && status != STATUS_STOPPED) comm_abort(self->world, &self->error);
+  if (status != STATUS_OK && status != STATUS_STOPPED) comm_abort(world, error);
   device_destroy(rank.device);
   comm_destroy(rank.ring);
-  comm_destroy(rank.world);
   return status;
 }
 
 static void *rank_thread(void *argument) {
   RankThread *self = argument;
-  self->status = run_rank(self);
+  self->status = run_rank(self->config, self->world, self->rank_main, self->context, &self->error);
+  comm_destroy(self->world);
   return NULL;
 }
 
@@ -85,19 +92,12 @@ static Status join_ranks(RankThread *ranks, int count, Error *error) {
   return status;
 }
 
-static Status check_threads(const Config *config, Error *error) {
-  const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
-  if (config->parallelism.threads <= cores) return STATUS_OK;
-  return fail(error, STATUS_CONFIG, "parallelism.threads=%lld: this machine has %lld cores",
-              (long long)config->parallelism.threads, (long long)cores);
-}
-
-Status grid_run(const Config *config, RankMain rank_main, void *context, Error *error) {
+/* Every rank a thread of this process. */
+static Status run_threads(const Config *config, RankMain rank_main, void *context, Error *error) {
   const int count = (int)config_ranks(config);
   Status status = STATUS_OK;
   void *ranks_memory = NULL;
   void *comms_memory = NULL;
-  TRY_GOTO(check_threads(config, error), done);
   TRY_GOTO(memory_alloc((size_t)count, sizeof(RankThread), "ranks", &ranks_memory, error), done);
   TRY_GOTO(memory_alloc((size_t)count, sizeof(Comm *), "ranks", &comms_memory, error), done);
   RankThread *ranks = ranks_memory;
@@ -114,4 +114,23 @@ done:
   free(comms_memory);
   free(ranks_memory);
   return status;
+}
+
+Status grid_run(const Config *config, Comm *processes, RankMain rank_main, void *context, Error *error) {
+  const TransportKind transport = config->parallelism.transport;
+  const bool several = processes != NULL && processes->size > 1;
+  if (transport == TRANSPORT_MPI && processes == NULL) {
+    return fail(error, STATUS_CONFIG,
+                "parallelism.transport=mpi: start the program by a launcher, as mpirun -n %lld ringgpt ...",
+                (long long)config_ranks(config));
+  }
+  if (transport == TRANSPORT_LOCAL && several) {
+    return fail(error, STATUS_CONFIG,
+                "parallelism.transport=local: all ranks are threads of one process, but %d processes were "
+                "started",
+                processes->size);
+  }
+  if (!several && transport != TRANSPORT_MPI) return run_threads(config, rank_main, context, error);
+  comm_mpi_set_timeout(processes, config->parallelism.timeout);
+  return run_rank(config, processes, rank_main, context, error);
 }

@@ -1,9 +1,12 @@
-/* The grid of ranks, ring x data: starts the ranks and gives each its groups and its device.
+/* The grid of ranks, ring x data: starts the ranks, as threads or as what an MPI launcher started, and gives
+ * each its groups and its device.
  *
  * World rank w is number w mod ring of its ring and belongs to ring number w / ring, so that the neighbours
  * of a ring are neighbours in the world. */
 #ifndef RINGGPT_TRAIN_GRID_H
 #define RINGGPT_TRAIN_GRID_H
+
+#include <stdbool.h>
 
 #include "kernels/base/status.h"
 #include "kernels/comm/comm.h"
@@ -17,15 +20,17 @@ typedef struct Rank {
   int data_rank;
   int data_size;
   Device *device;
+  bool crowded; /* its compute threads share cores with others of the program */
 } Rank;
 
 /* What a rank runs; `context` is shared by all ranks. */
 typedef Status (*RankMain)(Rank *rank, void *context, Error *error);
 
-/* Runs rank_main on every rank of the configured grid, each in a thread of its own (local transport), and
- * waits for all. A rank that fails takes the others with it; the failure that came first is reported, with
- * the number of its rank unless rank 0 failed itself. STATUS_CONFIG when a rank is to have more threads than
- * the machine has cores: OpenMP would end the process where it cannot start them. */
-Status grid_run(const Config *config, RankMain rank_main, void *context, Error *error);
+/* Runs rank_main on every rank of the configured grid and waits for all. Without `processes`, or with one
+ * process and more ranks, each rank is a thread of this process (local transport); otherwise this process is
+ * one rank among `processes`, the group that an MPI launcher started. A rank that fails takes the others with
+ * it; the failure that came first is reported, with the number of its rank unless this rank failed itself.
+ * STATUS_CONFIG when the grid is not made for so many processes or a rank cannot have its threads. */
+Status grid_run(const Config *config, Comm *processes, RankMain rank_main, void *context, Error *error);
 
 #endif

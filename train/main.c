@@ -1,11 +1,15 @@
 /* The program: finds the command, runs it, prints its error and returns its status. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/status.h"
+#include "kernels/comm/mpi.h"
 #include "train/commands.h"
+#include "train/config.h"
 #include "train/names.h"
 #include "train/options.h"
+#include "train/threads.h"
 
 static void print_help(void) {
   int64_t count;
@@ -52,7 +56,23 @@ static Status help(int argc, char **argv, Error *error) {
   return STATUS_OK;
 }
 
-static Status run(int argc, char **argv, Error *error) {
+/* Joins the other processes where an MPI launcher has started this one and the command is for several.
+ * `given` are the arguments of main. */
+static Status join(CommandLine *line, char *const given[], Comm **processes, Error *error) {
+  Config config;
+  Error ignored = {0};
+  if (!line->command->parallel || !comm_mpi_launched()) return STATUS_OK;
+  /* A configuration that is wrong is reported by the command, when one process can speak for all. */
+  if (config_load(line->arguments[0], line->arguments + 1, line->count - 1, &config, &ignored) == STATUS_OK)
+    threads_wait_passively(config.parallelism.threads, given);
+  TRY(comm_mpi_start(processes, error));
+  line->processes = *processes;
+  return STATUS_OK;
+}
+
+/* Runs what the command line asks for; *processes: those that an MPI launcher started, if the command is for
+ * several. */
+static Status run(int argc, char **argv, char *const given[], Comm **processes, Error *error) {
   if (argc < 2) return fail(error, STATUS_USAGE, "no command; 'ringgpt --help' lists them");
   const char *name = argv[1];
   const Command *command = NULL;
@@ -65,16 +85,35 @@ static Status run(int argc, char **argv, Error *error) {
   }
   TRY(find_command(name, &command, error));
   TRY(command_line_parse(command, argc - 2, argv + 2, &line, error));
-  if (!line.help) return command->run(&line, error);
-  command_line_print_help(command, stdout);
-  return STATUS_OK;
+  if (line.help) {
+    command_line_print_help(command, stdout);
+    return STATUS_OK;
+  }
+  TRY(join(&line, given, processes, error));
+  return command->run(&line, error);
+}
+
+/* One message for all processes; a failure ends them all. */
+static void end(Comm *processes, Status status, const Error *error) {
+  const bool failed = status != STATUS_OK && status != STATUS_STOPPED;
+  bool speaks = processes == NULL || processes->rank == 0;
+  if (failed && processes != NULL) speaks = comm_mpi_speaks(processes);
+  if (status != STATUS_OK && speaks) (void)fprintf(stderr, "ringgpt: %s\n", error->text);
+  if (failed && processes != NULL) comm_mpi_kill(processes, status);
+  comm_mpi_end(processes);
 }
 
 int main(int argc, char **argv) {
   Error error = {0};
-  Status status = run(argc, argv, &error);
+  Comm *processes = NULL;
+  /* Commands put their arguments in order. */
+  char **given = malloc(((size_t)argc + 1) * sizeof *given);
+  if (given == NULL) return (int)STATUS_SYSTEM;
+  memcpy(given, argv, ((size_t)argc + 1) * sizeof *given);
+  Status status = run(argc, argv, given, &processes, &error);
+  free(given);
   if ((fflush(stdout) != 0 || ferror(stdout)) && status == STATUS_OK)
     status = fail(&error, STATUS_IO, "standard output cannot be written");
-  if (status != STATUS_OK) (void)fprintf(stderr, "ringgpt: %s\n", error.text);
+  end(processes, status, &error);
   return (int)status;
 }

@@ -21,7 +21,12 @@ static const char *const position_names[] = {[POSITION_ROPE] = "rope", [POSITION
 static const char *const norm_names[] = {[NORM_RMSNORM] = "rmsnorm", [NORM_LAYERNORM] = "layernorm", NULL};
 static const char *const activation_names[] = {
     [ACTIVATION_SWIGLU] = "swiglu", [ACTIVATION_GELU] = "gelu", NULL};
-static const char *const transport_names[] = {[TRANSPORT_AUTO] = "auto", [TRANSPORT_LOCAL] = "local", NULL};
+static const char *const transport_names[] = {[TRANSPORT_AUTO] = "auto",
+                                              [TRANSPORT_LOCAL] = "local",
+#if RINGGPT_MPI
+                                              [TRANSPORT_MPI] = "mpi",
+#endif
+                                              NULL};
 static const char *const precision_names[] = {[PRECISION_FP32] = "fp32", NULL};
 static const char *const scheduler_names[] = {[SCHEDULER_COSINE] = "cosine",
                                               [SCHEDULER_LINEAR] = "linear",
@@ -31,7 +36,11 @@ static const char *const scheduler_names[] = {[SCHEDULER_COSINE] = "cosine",
 
 static const AbsentChoice absent_devices[] = {{"cuda", "this build has no CUDA device"}, {0}};
 static const AbsentChoice absent_transports[] = {
-    {"mpi", "this build has no MPI transport"}, {"nccl", "this build has no NCCL transport"}, {0}};
+#if !RINGGPT_MPI
+    {"mpi", "this build has no MPI transport"},
+#endif
+    {"nccl", "this build has no NCCL transport"},
+    {0}};
 static const AbsentChoice absent_precisions[] = {{"bf16", "this build trains in fp32"}, {0}};
 
 /* An entry: named after its place in Config, which gives section, key and offset. */
@@ -53,7 +62,7 @@ static const Option table[] = {
     {PLACE(run, dir), TEXT(""),
      .help = "Directory for all that the run writes; empty: runs/<name>."},
     {PLACE(run, seed), INTEGER("1", 0, MOST_EXACT),
-     .help = "Seed of the initial weights and of the order of the data."},
+     .help = "Seed of the initial weights, of the order of the data and of dropout."},
 
     {.section = "", .key = "device", .offset = offsetof(Config, device), CHOICE("auto", device_names),
      .absent = absent_devices,
@@ -110,7 +119,10 @@ static const Option table[] = {
     {PLACE(parallelism, data), INTEGER("1", 1, MOST_RANKS),
      .help = "Rings side by side, each with sequences of its own."},
     {PLACE(parallelism, transport), CHOICE("auto", transport_names), .absent = absent_transports,
-     .help = "How ranks exchange data; local: ranks are threads of this process."},
+     .help = "How ranks exchange data; local: ranks are threads of this process; mpi: processes that mpirun or "
+             "srun started; auto: as it was started."},
+    {PLACE(parallelism, timeout), REAL("1800", 0, MOST_REAL),
+     .help = "Seconds after which a process that waits for another gives up and ends the run; 0: never."},
     {PLACE(parallelism, threads), INTEGER("0", 0, 4096),
      .help = "Compute threads of each rank; 0: the cores shared out among the ranks."},
 
@@ -128,6 +140,10 @@ static const Option table[] = {
      .help = "Compute layers again in backward instead of keeping them: less memory, more time."},
     {PLACE(train, loss_chunk), INTEGER("1024", 1, MOST_TOKENS),
      .help = "Tokens whose logits exist at once."},
+    {PLACE(train, dropout), REAL("0", 0, 1), .below = true,
+     .help = "Probability with which an element of the embeddings and of what attention and MLP add to the "
+             "residual stream is set to zero in training, never in evaluation. It belongs to the run, not to "
+             "the model: it may change from one start to the next."},
     {PLACE(train, sequence_schedule), LIST(OPTION_SCHEDULE, 0, MOST_TOKENS),
      .help = "Sequence length from a step on, as {0: 1024, 200: 8192}: each divides sequence_length and takes "
              "proportionally more sequences, so that the tokens of a step stay the same; empty: "

@@ -37,6 +37,8 @@ static Status save(Trainer *trainer, const char *model_config, const char *run_c
                                  .weights = model_weights(trainer->model),
                                  .ranges = trainer->sharding.own,
                                  .range_count = trainer->sharding.groups,
+                                 .extra = trainer->tokenizer.files,
+                                 .extra_count = trainer->tokenizer.count,
                                  .m = trainer->optimizer.m,
                                  .v = trainer->optimizer.v,
                                  .model_config = model_config,
@@ -134,7 +136,10 @@ static void report(const Trainer *trainer, const Checkpoint *checkpoint) {
 Status trainer_restore(Trainer *trainer, Error *error) {
   Checkpoint checkpoint;
   Comm *world = trainer->rank->world;
-  if (world->rank == 0) TRY(run_log_open(trainer->config, stdout, &trainer->log, error));
+  if (world->rank == 0) {
+    TRY(run_log_open(trainer->config, stdout, &trainer->log, error));
+    TRY(tokenizer_files_collect(trainer->config->data.train, &trainer->tokenizer, error));
+  }
   TRY(choose(trainer, &checkpoint, error));
   if (checkpoint.path[0] != '\0') {
     TRY(load(trainer, &checkpoint, error));

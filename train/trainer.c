@@ -12,7 +12,9 @@ static Status create_models(Trainer *trainer, Error *error) {
   ModelOptions options = {.config = config->model,
                           .loss_chunk = config->train.loss_chunk,
                           .training = true,
-                          .recompute = config->train.recompute};
+                          .recompute = config->train.recompute,
+                          .dropout = config->train.dropout,
+                          .seed = (uint64_t)config->run.seed};
   TRY(model_create(rank->device, rank->ring, &options, &trainer->model, error));
   const TensorTable *table = model_table(trainer->model);
   TRY(sharding_create(rank->world, table, model_weights(trainer->model), model_gradients(trainer->model),
@@ -23,11 +25,13 @@ static Status create_models(Trainer *trainer, Error *error) {
   options.weights = model_weights(trainer->model);
   options.training = false;
   options.recompute = false;
+  options.dropout = 0.0;
   return model_create(rank->device, rank->ring, &options, &trainer->evaluator, error);
 }
 
 static void destroy(Trainer *trainer) {
   loader_close(trainer->loader);
+  tokenizer_files_free(&trainer->tokenizer);
   optimizer_destroy(&trainer->optimizer);
   sharding_destroy(&trainer->sharding);
   model_destroy(trainer->evaluator);
@@ -156,13 +160,28 @@ static void report(const Trainer *trainer) {
   const Rank *rank = trainer->rank;
   const double all = (double)model_table(trainer->model)->total * sizeof(float) / 1048576.0;
   const double own = (double)trainer->sharding.own_elements * sizeof(float) / 1048576.0;
-  run_log_message(trainer->log, "ring %d x data %d over %s, %s; %lld parameters", rank->ring->size,
+  run_log_message(trainer->log, "ring %d x data %d over %s, %s%s; %lld parameters", rank->ring->size,
                   rank->data_size, rank->world->table->name, rank->device->summary,
+                  rank->crowded ? " on cores shared with other ranks" : "",
                   (long long)model_table(trainer->model)->total);
   run_log_message(trainer->log,
                   "memory of a rank: weights %.1f MiB, gradients %.1f MiB, optimizer %.1f MiB (its share of "
                   "%.1f MiB), and activations",
                   all, all, 2.0 * own, 2.0 * all);
+}
+
+/* Says what this rank has handed to others. */
+static void report_sent(const Trainer *trainer) {
+  int64_t bytes[COMM_LABELS];
+  for (int i = 0; i < COMM_LABELS; i++) {
+    bytes[i] = trainer->rank->world->counters[i].bytes + trainer->rank->ring->counters[i].bytes;
+  }
+  run_log_message(
+      trainer->log,
+      "rank 0 sent: keys and values %lld bytes, their gradients %lld bytes, gradients %lld bytes, "
+      "weights %lld bytes, other %lld bytes",
+      (long long)bytes[COMM_KEYS_VALUES], (long long)bytes[COMM_KEY_VALUE_GRADIENTS],
+      (long long)bytes[COMM_GRADIENTS], (long long)bytes[COMM_WEIGHTS], (long long)bytes[COMM_CONTROL]);
 }
 
 Status trainer_run(Rank *rank, void *start, Error *error) {
@@ -176,6 +195,7 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   TRY_GOTO(trainer_restore(&trainer, error), done);
   report(&trainer);
   status = train(&trainer, error);
+  if (status == STATUS_OK || status == STATUS_STOPPED) report_sent(&trainer);
 done:
   /* The others may still read this rank's gradients and keys. */
   if (status != STATUS_OK && status != STATUS_STOPPED) comm_abort(rank->world, error);

@@ -16,6 +16,7 @@
 #include "train/schedule.h"
 #include "train/sharding.h"
 #include "train/stop.h"
+#include "train/tokenizer_files.h"
 
 /* Steps in a row without a finite loss and gradient that end a run. */
 #define TRAINER_MOST_SKIPS 10
@@ -32,7 +33,8 @@ typedef struct Trainer {
   const Config *config;
   Rank *rank;
   StopWatch *stop;
-  RunLog *log; /* on world rank 0; else NULL */
+  RunLog *log;                /* on world rank 0; else NULL */
+  CarriedTokenizer tokenizer; /* for the checkpoints; on world rank 0 */
   Model *model;
   Model *evaluator; /* the same weights without room for gradients; NULL when nothing is evaluated */
   Sharding sharding;

@@ -4,8 +4,8 @@
 #include <math.h>
 
 static void philox_round(uint32_t state[4], uint32_t key0, uint32_t key1) {
-  const uint64_t product0 = (uint64_t)0xD2511F53U * state[0];
-  const uint64_t product1 = (uint64_t)0xCD9E8D57U * state[2];
+  const uint64_t product0 = (uint64_t)PHILOX_MULTIPLIER_0 * state[0];
+  const uint64_t product1 = (uint64_t)PHILOX_MULTIPLIER_1 * state[2];
   const uint32_t next0 = (uint32_t)(product1 >> 32) ^ state[1] ^ key0;
   const uint32_t next2 = (uint32_t)(product0 >> 32) ^ state[3] ^ key1;
   state[1] = (uint32_t)product1;
@@ -18,10 +18,10 @@ void philox_block(const uint32_t counter[4], const uint32_t key[2], uint32_t out
   uint32_t key0 = key[0];
   uint32_t key1 = key[1];
   for (int i = 0; i < 4; i++) out[i] = counter[i];
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < PHILOX_ROUNDS; round++) {
     philox_round(out, key0, key1);
-    key0 += 0x9E3779B9U;
-    key1 += 0xBB67AE85U;
+    key0 += PHILOX_KEY_STEP_0;
+    key1 += PHILOX_KEY_STEP_1;
   }
 }
 

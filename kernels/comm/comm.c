@@ -1,9 +1,7 @@
 /* Collectives over a group of ranks: checks and counts, then the transport's table. */
 #include "kernels/comm/comm.h"
 
-static Status finish(Comm *comm, Status started, CommRequest *request, Error *error) {
-  return started == STATUS_OK ? comm->table->wait(comm, request, error) : started;
-}
+#include "kernels/comm/combine.h"
 
 static void count(Comm *comm, CommLabel label, int64_t bytes) {
   comm->counters[label].messages += 1;
@@ -28,10 +26,6 @@ void comm_part(int64_t elements, int rank, int size, int64_t *begin, int64_t *en
   *end = quotient * (rank + 1) + remainder * (rank + 1) / size;
 }
 
-static size_t width_of(CommType type) {
-  return type == COMM_F32 ? sizeof(float) : sizeof(double);
-}
-
 /* Elements that a rank hands to others when parts are summed where they belong: all but its own part. */
 static int64_t others_elements(const Comm *comm, int64_t elements) {
   int64_t begin = 0;
@@ -49,22 +43,21 @@ Status comm_all_reduce_start(Comm *comm, CommLabel label, CommType type, CommRed
                              void *buffer, int64_t elements, CommRequest *request, Error *error) {
   TRY(comm->table->all_reduce_start(comm, label, type, reduction, buffer, elements, request, error));
   const int64_t sent = others_elements(comm, elements) + own_elements(comm, elements);
-  count(comm, label, sent * (int64_t)width_of(type));
+  count(comm, label, sent * (int64_t)comm_width(type));
   return STATUS_OK;
 }
 
 Status comm_all_reduce(Comm *comm, CommType type, CommReduction reduction, void *buffer, int64_t elements,
                        Error *error) {
   CommRequest request = {0};
-  return finish(comm,
-                comm_all_reduce_start(comm, COMM_CONTROL, type, reduction, buffer, elements, &request, error),
-                &request, error);
+  TRY(comm_all_reduce_start(comm, COMM_CONTROL, type, reduction, buffer, elements, &request, error));
+  return comm->table->wait(comm, &request, error);
 }
 
 Status comm_reduce_scatter_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
                                  void *buffer, int64_t elements, CommRequest *request, Error *error) {
   TRY(comm->table->reduce_scatter_start(comm, label, type, reduction, buffer, elements, request, error));
-  count(comm, label, others_elements(comm, elements) * (int64_t)width_of(type));
+  count(comm, label, others_elements(comm, elements) * (int64_t)comm_width(type));
   return STATUS_OK;
 }
 
@@ -77,19 +70,22 @@ Status comm_gather_parts_start(Comm *comm, CommLabel label, void *buffer, int64_
 
 Status comm_all_gather(Comm *comm, const void *send, void *receive, size_t bytes, Error *error) {
   CommRequest request = {0};
-  return finish(comm, comm->table->all_gather_start(comm, send, receive, bytes, &request, error), &request,
-                error);
+  TRY(comm->table->all_gather_start(comm, send, receive, bytes, &request, error));
+  count(comm, COMM_CONTROL, (int64_t)bytes * (comm->size - 1));
+  return comm->table->wait(comm, &request, error);
 }
 
 Status comm_broadcast(Comm *comm, int root, void *buffer, size_t bytes, Error *error) {
   CommRequest request = {0};
-  return finish(comm, comm->table->broadcast_start(comm, root, buffer, bytes, &request, error), &request,
-                error);
+  TRY(comm->table->broadcast_start(comm, root, buffer, bytes, &request, error));
+  count(comm, COMM_CONTROL, comm->rank == root ? (int64_t)bytes * (comm->size - 1) : 0);
+  return comm->table->wait(comm, &request, error);
 }
 
 Status comm_barrier(Comm *comm, Error *error) {
   CommRequest request = {0};
-  return finish(comm, comm->table->barrier_start(comm, &request, error), &request, error);
+  TRY(comm->table->barrier_start(comm, &request, error));
+  return comm->table->wait(comm, &request, error);
 }
 
 Status comm_wait(Comm *comm, CommRequest *request, Error *error) {

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernels/base/clock.h"
+#include "kernels/comm/combine.h"
 #include "kernels/comm/comm.h"
 
 typedef enum LocalKind {
@@ -171,32 +172,6 @@ Status comm_local_create(int size, Comm *comms[], Error *error) {
 
 /* ---------------------------------------------------------------- carrying out an operation */
 
-#define DEFINE_COMBINE(name, type)                                                                           \
-  static void name(CommReduction reduction, type *into, const type *x, size_t count) {                       \
-    if (reduction == COMM_SUM) {                                                                             \
-      for (size_t i = 0; i < count; i++) into[i] += x[i];                                                    \
-    } else {                                                                                                 \
-      for (size_t i = 0; i < count; i++) into[i] = x[i] > into[i] ? x[i] : into[i];                          \
-    }                                                                                                        \
-  }
-DEFINE_COMBINE(combine_f32, float)
-DEFINE_COMBINE(combine_f64, double)
-DEFINE_COMBINE(combine_i64, int64_t)
-
-static void combine(const LocalSignature *signature, void *into, const void *x, size_t count) {
-  switch (signature->type) {
-  case COMM_F32:
-    combine_f32(signature->reduction, into, x, count);
-    break;
-  case COMM_F64:
-    combine_f64(signature->reduction, into, x, count);
-    break;
-  case COMM_I64:
-    combine_i64(signature->reduction, into, x, count);
-    break;
-  }
-}
-
 /* Adds bytes [begin, end) of the buffers of all ranks in the order of ranks, a cache-sized piece at a time,
  * and copies the result to the buffers of the ranks from first_rank to last_rank. */
 static void execute_reduce(int size, LocalOperation *operation, size_t begin, size_t end, int first_rank,
@@ -212,7 +187,8 @@ static void execute_reduce(int size, LocalOperation *operation, size_t begin, si
     const size_t bytes = end - at < PIECE_BYTES ? end - at : PIECE_BYTES;
     memcpy(&sum, (const char *)operation->parts[0].receive + at, bytes);
     for (int rank = 1; rank < size; rank++) {
-      combine(signature, &sum, (const char *)operation->parts[rank].receive + at, bytes / signature->width);
+      comm_combine(signature->type, signature->reduction, &sum,
+                   (const char *)operation->parts[rank].receive + at, bytes / signature->width);
     }
     for (int rank = first_rank; rank <= last_rank; rank++) {
       memcpy((char *)operation->parts[rank].receive + at, &sum, bytes);
@@ -507,7 +483,7 @@ static Status post_reduction(Comm *comm, LocalKind kind, CommType type, CommRedu
                                     .type = type,
                                     .reduction = reduction,
                                     .bytes = (size_t)elements,
-                                    .width = type == COMM_F32 ? sizeof(float) : sizeof(double)};
+                                    .width = comm_width(type)};
   return local_post(comm, signature, buffer, buffer, request, error);
 }
 

@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/attention_layout_avx512.h"
 #include "kernels/cpu/attention_pack_avx512.h"
+#include "kernels/cpu/poll.h"
 #include "kernels/device.h"
 
 static size_t kv_bytes(const AttentionDims *dims, int64_t length) {
@@ -33,6 +34,7 @@ static void pack_kv(Device *device, const AttentionDims *dims, int64_t length, c
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
   for (int64_t head = 0; head < dims->kv_heads; head++) {
     for (int64_t i = 0; i < length; i += TILE) {
+      poll_within(device, i / TILE, 2 * TILE * d);
       float *packed = (float *)kv + head * 2 * size + i * d;
       const int64_t from = i * stride + head * d;
       pack_rows(length - i, d, 1.0F, (const float *)k + from, stride, packed, TILE);
@@ -49,6 +51,7 @@ static void unpack_dkv(Device *device, const AttentionDims *dims, int64_t length
   const int team = team_size(device, dims->kv_heads * length * d / 8);
 #pragma omp parallel for num_threads(team) if (team > 1)
   for (int64_t i = 0; i < length; i++) {
+    poll_within(device, i, 2 * dims->kv_heads * d);
     for (int64_t head = 0; head < dims->kv_heads; head++) {
       const float *from = (const float *)dkv + head * 2 * size + i * row;
       memcpy((float *)dk + i * stride + head * d, from, (size_t)d * sizeof(float));

@@ -14,8 +14,8 @@
 #include "kernels/cpu/attention_pack_avx512.h"
 #include "kernels/cpu/attention_sight_avx512.h"
 #include "kernels/cpu/attention_tile_avx512.h"
-#include "kernels/cpu/denormals_avx512.h"
 #include "kernels/cpu/exp2_avx512.h"
+#include "kernels/cpu/poll.h"
 #include "kernels/device.h"
 
 /* Panels whose scores against a key block are held at a time. */
@@ -209,6 +209,7 @@ static void backward_step(const Head *head, const QueryRun *run, int64_t begin, 
 
 /* One call of backward_block. */
 typedef struct Call {
+  const Device *device;
   const AttentionDims *dims;
   QueryRun run;
   float *state;
@@ -281,6 +282,7 @@ static void backward_part(const Call *call, int64_t kv_head, Part queries, Part 
     for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
       const Head head = head_of(call->dims, call->run.length, call->state, h);
       for (int64_t i = reach.begin; i < reach.end; i += STEP_PANELS) {
+        device_poll(call->device); /* every some tens of microseconds */
         const int64_t end = min_of(i + STEP_PANELS, reach.end);
         Next next = next_step(call->dims, &head, end, min_of(end + STEP_PANELS, reach.end));
         backward_step(&head, &call->run, i, end, &block, &scores, &next);
@@ -298,17 +300,16 @@ static void backward_turn(int team, const Call *call, int64_t chunks, int64_t tu
   for (int64_t task = 0; task < chunks * call->dims->kv_heads; task++) {
     const int64_t key_chunk = task / call->dims->kv_heads;
     const int64_t query_chunk = (key_chunk + turn) % chunks;
-    const unsigned mode = denormals_off();
     backward_part(call, task % call->dims->kv_heads, part_of(panels, query_chunk, chunks),
                   part_of(blocks, key_chunk, chunks));
-    denormals_restore(mode);
   }
 }
 
 void attention_backward_block_avx512(Device *device, const AttentionDims *dims, int64_t query_length,
                                      int64_t query_start, const int64_t *first_key, void *state,
                                      int64_t key_length, int64_t key_start, const void *kv, void *dkv) {
-  const Call call = {.dims = dims,
+  const Call call = {.device = device,
+                     .dims = dims,
                      .run = {.length = query_length, .start = query_start, .first_key = first_key},
                      .state = state,
                      .key_length = key_length,
@@ -358,6 +359,7 @@ void attention_backward_begin_avx512(Device *device, const AttentionDims *dims, 
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
   for (int64_t h = 0; h < dims->heads; h++) {
     for (int64_t i = 0; i < panels; i++) {
+      poll_within(device, i, 4 * PANEL * d);
       const Head to = head_of(dims, length, state, h);
       const int64_t at = i * PANEL;
       const int64_t count = panel_queries(length, i);
@@ -384,6 +386,7 @@ void attention_backward_end_avx512(Device *device, const AttentionDims *dims, in
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
   for (int64_t h = 0; h < dims->heads; h++) {
     for (int64_t i = 0; i < panels; i++) {
+      poll_within(device, i, 4 * PANEL * d);
       const float *head = (const float *)state + h * backward_head_floats(dims, length);
       unpack_panel(panel_queries(length, i), d, factors, head + (2 * panels + i) * PANEL * d,
                    (float *)dq + i * PANEL * stride + h * d, stride);

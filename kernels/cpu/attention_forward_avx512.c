@@ -13,8 +13,8 @@
 #include "kernels/cpu/attention_pack_avx512.h"
 #include "kernels/cpu/attention_sight_avx512.h"
 #include "kernels/cpu/attention_tile_avx512.h"
-#include "kernels/cpu/denormals_avx512.h"
 #include "kernels/cpu/exp2_avx512.h"
+#include "kernels/cpu/poll.h"
 #include "kernels/device.h"
 
 /* Panels of one task: their q and values share the second-level cache with a block of keys and values. */
@@ -195,12 +195,13 @@ static void fold_block(const Panel *panel, Block *block, const Sight *sight) {
 
 /* Folds all keys into the panels [begin, end) of one head: block after block, so that a block is read from
  * the cache by all panels but the first. */
-static void fold_keys(const AttentionDims *dims, const Head *head, const QueryRun *run, int64_t begin,
-                      int64_t end, int64_t key_length, int64_t key_start, const float *kv) {
+static void fold_keys(const Device *device, const AttentionDims *dims, const Head *head, const QueryRun *run,
+                      int64_t begin, int64_t end, int64_t key_length, int64_t key_start, const float *kv) {
   const int64_t d = dims->head_dim;
   const int64_t first = sight_first_block(run, begin, key_start, key_length);
   const int64_t last = clamp(run->start + end * PANEL - key_start, 0, key_length);
   for (int64_t key = first * KEY_BLOCK; key < last; key += KEY_BLOCK) {
+    device_poll(device); /* every some tens of microseconds */
     const int64_t count = min_of(KEY_BLOCK, key_length - key);
     const int64_t left = min_of(KEY_BLOCK, key_length - key - count);
     const int64_t next = left > 0 ? key + KEY_BLOCK : key;
@@ -233,10 +234,8 @@ void attention_forward_block_avx512(Device *device, const AttentionDims *dims, i
     const int64_t begin = (parts - 1 - task / dims->heads) * TASK_PANELS;
     const int64_t head = task % dims->heads;
     const Head to = head_of(dims, query_length, state, head);
-    const unsigned mode = denormals_off();
-    fold_keys(dims, &to, &run, begin, min_of(begin + TASK_PANELS, panels), key_length, key_start,
+    fold_keys(device, dims, &to, &run, begin, min_of(begin + TASK_PANELS, panels), key_length, key_start,
               (const float *)kv + head / group * 2 * kv_floats(dims, key_length));
-    denormals_restore(mode);
   }
 }
 
@@ -250,6 +249,7 @@ void attention_forward_begin_avx512(Device *device, const AttentionDims *dims, i
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
   for (int64_t h = 0; h < dims->heads; h++) {
     for (int64_t i = 0; i < panels; i++) {
+      poll_within(device, i, 2 * PANEL * d);
       const Head head = head_of(dims, length, state, h);
       const Panel to = panel_of(dims, &head, i);
       pack_panel(panel_queries(length, i), d, dims->scale * LOG2_E,
@@ -282,6 +282,7 @@ void attention_forward_end_avx512(Device *device, const AttentionDims *dims, int
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
   for (int64_t h = 0; h < dims->heads; h++) {
     for (int64_t i = 0; i < panels; i++) {
+      poll_within(device, i, 2 * PANEL * d);
       const float *head = (const float *)state + h * forward_head_floats(dims, length);
       const float *reference = head + 2 * panels * PANEL * d;
       const int64_t at = i * PANEL;

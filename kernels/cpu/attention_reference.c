@@ -8,6 +8,7 @@
  *   backward  q (L, D), dout (L, D), dq (L, D), lse (L), delta (L)          for each of the H heads
  */
 #include "kernels/cpu/attention_reference.h"
+#include "kernels/cpu/poll.h"
 
 #include <math.h>
 #include <string.h>
@@ -49,9 +50,10 @@ static void add_scaled(int64_t d, float factor, const float *x, float *y) {
 }
 
 /* Copies (length, d) between row strides. */
-static void copy_rows(int64_t length, int64_t d, const float *from, int64_t from_stride, float *to,
-                      int64_t to_stride) {
+static void copy_rows(const Device *device, int64_t length, int64_t d, const float *from, int64_t from_stride,
+                      float *to, int64_t to_stride) {
   for (int64_t i = 0; i < length; i++) {
+    poll_within(device, i, d);
     memcpy(to + i * to_stride, from + i * from_stride, (size_t)d * sizeof(float));
   }
 }
@@ -82,23 +84,21 @@ static size_t backward_bytes(const AttentionDims *dims, int64_t length) {
 
 static void pack_kv(Device *device, const AttentionDims *dims, int64_t length, const elem *k, const elem *v,
                     int64_t stride, void *kv) {
-  (void)device;
   const int64_t d = dims->head_dim;
   for (int64_t head = 0; head < dims->kv_heads; head++) {
     float *packed = (float *)kv + head * 2 * length * d;
-    copy_rows(length, d, (const float *)k + head * d, stride, packed, d);
-    copy_rows(length, d, (const float *)v + head * d, stride, packed + length * d, d);
+    copy_rows(device, length, d, (const float *)k + head * d, stride, packed, d);
+    copy_rows(device, length, d, (const float *)v + head * d, stride, packed + length * d, d);
   }
 }
 
 static void unpack_dkv(Device *device, const AttentionDims *dims, int64_t length, const void *dkv, elem *dk,
                        elem *dv, int64_t stride) {
-  (void)device;
   const int64_t d = dims->head_dim;
   for (int64_t head = 0; head < dims->kv_heads; head++) {
     const float *packed = (const float *)dkv + head * 2 * length * d;
-    copy_rows(length, d, packed, d, (float *)dk + head * d, stride);
-    copy_rows(length, d, packed + length * d, d, (float *)dv + head * d, stride);
+    copy_rows(device, length, d, packed, d, (float *)dk + head * d, stride);
+    copy_rows(device, length, d, packed + length * d, d, (float *)dv + head * d, stride);
   }
 }
 
@@ -121,11 +121,10 @@ static ForwardHead forward_head(const AttentionDims *dims, int64_t length, float
 
 static void forward_begin(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
                           int64_t stride, void *state) {
-  (void)device;
   const int64_t d = dims->head_dim;
   for (int64_t head = 0; head < dims->heads; head++) {
     const ForwardHead to = forward_head(dims, length, state, head);
-    copy_rows(length, d, (const float *)q + head * d, stride, to.q, d);
+    copy_rows(device, length, d, (const float *)q + head * d, stride, to.q, d);
     for (int64_t i = 0; i < length * d; i++) to.values[i] = 0.0F;
     for (int64_t i = 0; i < length; i++) {
       to.maximum[i] = -INFINITY;
@@ -171,6 +170,7 @@ static void forward_block(Device *device, const AttentionDims *dims, int64_t que
     for (int64_t i = 0; i < query_length; i++) {
       const KeyRange keys = visible_keys(query_start + i, first_key[i], key_start, key_length);
       for (int64_t j = keys.begin; j < keys.end; j += KEY_CHUNK) {
+        device_poll(device);
         const int64_t count = keys.end - j < KEY_CHUNK ? keys.end - j : KEY_CHUNK;
         fold_keys(dims, &to, i, count, k + j * d, v + j * d);
       }
@@ -180,13 +180,13 @@ static void forward_block(Device *device, const AttentionDims *dims, int64_t que
 
 static void forward_end(Device *device, const AttentionDims *dims, int64_t length, const void *state,
                         elem *out, float *lse) {
-  (void)device;
   const int64_t d = dims->head_dim;
   for (int64_t head = 0; head < dims->heads; head++) {
     const float *values = (const float *)state + head * forward_head_floats(dims, length) + length * d;
     const float *maximum = values + length * d;
     const float *sum = maximum + length;
     for (int64_t i = 0; i < length; i++) {
+      poll_within(device, i, d);
       float *row = (float *)out + (i * dims->heads + head) * d;
       const bool blind = sum[i] == 0.0F; /* a seen key leaves at least exp(0) */
       const float factor = blind ? 0.0F : 1.0F / sum[i];
@@ -219,28 +219,32 @@ static BackwardHead backward_head(const AttentionDims *dims, int64_t length, flo
 
 static void backward_begin(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
                            int64_t stride, const elem *out, const elem *dout, const float *lse, void *state) {
-  (void)device;
   const int64_t d = dims->head_dim;
   const int64_t row = dims->heads * d;
   for (int64_t head = 0; head < dims->heads; head++) {
     const BackwardHead to = backward_head(dims, length, state, head);
-    copy_rows(length, d, (const float *)q + head * d, stride, to.q, d);
-    copy_rows(length, d, (const float *)dout + head * d, row, to.dout, d);
+    copy_rows(device, length, d, (const float *)q + head * d, stride, to.q, d);
+    copy_rows(device, length, d, (const float *)dout + head * d, row, to.dout, d);
     memcpy(to.lse, lse + head * length, (size_t)length * sizeof(float));
     for (int64_t i = 0; i < length * d; i++) to.dq[i] = 0.0F;
     for (int64_t i = 0; i < length; i++) {
+      poll_within(device, i, d);
       to.delta[i] = dot(d, to.dout + i * d, (const float *)out + i * row + head * d);
     }
   }
 }
 
+/* Passes over the elements of a head for one pair. */
+#define PAIR_PASSES 5
+
 /* Adds the gradients of all (query, key) pairs of one query head with its key head. */
-static void backward_pairs(const AttentionDims *dims, const BackwardHead *state, int64_t i, KeyRange keys,
-                           const float *k, const float *v, float *dk, float *dv) {
+static void backward_pairs(const Device *device, const AttentionDims *dims, const BackwardHead *state,
+                           int64_t i, KeyRange keys, const float *k, const float *v, float *dk, float *dv) {
   const int64_t d = dims->head_dim;
   const float *q = state->q + i * d;
   const float *dout = state->dout + i * d;
   for (int64_t j = keys.begin; j < keys.end; j++) {
+    poll_within(device, j, PAIR_PASSES * d);
     const float p = expf(dims->scale * dot(d, q, k + j * d) - state->lse[i]);
     const float dscore = p * (dot(d, dout, v + j * d) - state->delta[i]);
     add_scaled(d, p, dout, dv + j * d);
@@ -262,7 +266,7 @@ static void backward_block(Device *device, const AttentionDims *dims, int64_t qu
       const BackwardHead from = backward_head(dims, query_length, state, head);
       for (int64_t i = 0; i < query_length; i++) {
         const KeyRange keys = visible_keys(query_start + i, first_key[i], key_start, key_length);
-        backward_pairs(dims, &from, i, keys, k, k + count, dk, dk + count);
+        backward_pairs(device, dims, &from, i, keys, k, k + count, dk, dk + count);
       }
     }
   }
@@ -270,11 +274,11 @@ static void backward_block(Device *device, const AttentionDims *dims, int64_t qu
 
 static void backward_end(Device *device, const AttentionDims *dims, int64_t length, const void *state,
                          elem *dq, int64_t stride) {
-  (void)device;
   const int64_t d = dims->head_dim;
   for (int64_t head = 0; head < dims->heads; head++) {
     const float *sum = (const float *)state + head * backward_head_floats(dims, length) + 2 * length * d;
     for (int64_t i = 0; i < length; i++) {
+      poll_within(device, i, d);
       float *row = (float *)dq + i * stride + head * d;
       for (int64_t j = 0; j < d; j++) row[j] = dims->scale * sum[i * d + j];
     }

@@ -1,5 +1,6 @@
 /* Sums over the rows of a matrix, column by column. */
 #include "kernels/cpu/columns.h"
+#include "kernels/cpu/poll.h"
 
 #include "kernels/device.h"
 
@@ -14,6 +15,7 @@ void columns_add(Device *device, int64_t n, int64_t c, const float *x, float *su
     const int64_t width = c - first < COLUMN_BLOCK ? c - first : COLUMN_BLOCK;
     double totals[COLUMN_BLOCK] = {0};
     for (int64_t row = 0; row < n; row += ROWS_IN_FLOAT) {
+      poll_within(device, row / ROWS_IN_FLOAT, ROWS_IN_FLOAT * width);
       const int64_t last = row + ROWS_IN_FLOAT < n ? row + ROWS_IN_FLOAT : n;
       float partial[COLUMN_BLOCK] = {0};
       for (int64_t i = row; i < last; i++) {

@@ -24,6 +24,10 @@
  */
 #define BLOCK_OPERATIONS (INT64_C(1) << 22)
 #define BLOCKS_WANTED 8
+/* Operations of a block after which messages may move, some milliseconds; but a block of fewer rows would
+ * spend its time on packing its columns. */
+#define POLL_OPERATIONS (INT64_C(1) << 30)
+#define POLL_ROWS_MIN 256
 
 /* c (m, n) = a (m, k) b (k, n) + bias (n), or added to c; a stored transposed is (k, m), b stored transposed
  * (n, k); a NULL bias is left out. */
@@ -64,6 +68,11 @@ static void choose_block(const Product *p, int64_t *rows, int64_t *columns) {
   }
   *rows = divide_up(divide_up(p->m, down), 16) * 16;
   *columns = divide_up(divide_up(p->n, across), 16) * 16;
+  const int64_t row_operations = 2 * *columns * p->k;
+  if (row_operations > 0) {
+    const int64_t most = POLL_OPERATIONS / row_operations / 16 * 16;
+    *rows = smaller(*rows, most > POLL_ROWS_MIN ? most : POLL_ROWS_MIN);
+  }
 }
 
 /* The block of the result that starts at (row, column). Returns oneDNN's status. */
@@ -99,6 +108,7 @@ static void multiply(Device *device, const Product *p) {
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(device->threads) if (shared)
   for (int64_t column = 0; column < p->n; column += columns) {
     for (int64_t row = 0; row < p->m; row += rows) {
+      device_poll(device);
       const int status =
           multiply_block(p, row, column, smaller(rows, p->m - row), smaller(columns, p->n - column));
       if (status != 0) {

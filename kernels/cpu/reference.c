@@ -23,6 +23,7 @@ void reference_fill(Ops *ops) {
       .gelu_backward = reference_gelu_backward,
       .swiglu_forward = reference_swiglu_forward,
       .swiglu_backward = reference_swiglu_backward,
+      .dropout = reference_dropout,
       .add = reference_add,
       .add_f32 = reference_add_f32,
       .cross_entropy = reference_cross_entropy,

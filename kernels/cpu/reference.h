@@ -44,6 +44,8 @@ void reference_gelu_backward(Device *device, int64_t count, const elem *x, const
 void reference_swiglu_forward(Device *device, int64_t n, int64_t f, const elem *gate_up, elem *y);
 void reference_swiglu_backward(Device *device, int64_t n, int64_t f, const elem *gate_up, const elem *dy,
                                elem *dgate_up);
+void reference_dropout(Device *device, int64_t n, int64_t c, const DropoutKey *key, const int64_t *rows,
+                       const elem *x, elem *y);
 void reference_add(Device *device, int64_t count, const elem *x, elem *y);
 void reference_add_f32(Device *device, int64_t count, const float *x, float *y);
 

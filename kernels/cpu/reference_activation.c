@@ -1,6 +1,7 @@
 /* Reference operations: activations and the residual addition, element by element. */
 #include <math.h>
 
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
 
@@ -23,9 +24,12 @@ void reference_gelu_forward(Device *device, int64_t count, const elem *x, elem *
   const float *in = x;
   float *out = y;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t i = 0; i < count; i++) {
-    const float u = GELU_SCALE * in[i] * (1.0F + GELU_CUBIC * in[i] * in[i]);
-    out[i] = in[i] * sigmoid(2.0F * u);
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i++) {
+      const float u = GELU_SCALE * in[i] * (1.0F + GELU_CUBIC * in[i] * in[i]);
+      out[i] = in[i] * sigmoid(2.0F * u);
+    }
   }
 }
 
@@ -34,11 +38,14 @@ void reference_gelu_backward(Device *device, int64_t count, const elem *x, const
   const float *gradient = dy;
   float *out = dx;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t i = 0; i < count; i++) {
-    const float square = in[i] * in[i];
-    const float twice_u = 2.0F * GELU_SCALE * in[i] * (1.0F + GELU_CUBIC * square);
-    const float du = 2.0F * GELU_SCALE * (1.0F + 3.0F * GELU_CUBIC * square);
-    out[i] = gradient[i] * (sigmoid(twice_u) + in[i] * sigmoid_slope(twice_u) * du);
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i++) {
+      const float square = in[i] * in[i];
+      const float twice_u = 2.0F * GELU_SCALE * in[i] * (1.0F + GELU_CUBIC * square);
+      const float du = 2.0F * GELU_SCALE * (1.0F + 3.0F * GELU_CUBIC * square);
+      out[i] = gradient[i] * (sigmoid(twice_u) + in[i] * sigmoid_slope(twice_u) * du);
+    }
   }
 }
 
@@ -47,6 +54,7 @@ void reference_swiglu_forward(Device *device, int64_t n, int64_t f, const elem *
   float *out = y;              /* (n, f) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, 2 * f);
     const float *gate = rows + i * 2 * f;
     const float *up = gate + f;
     for (int64_t j = 0; j < f; j++) out[i * f + j] = gate[j] * sigmoid(gate[j]) * up[j];
@@ -60,6 +68,7 @@ void reference_swiglu_backward(Device *device, int64_t n, int64_t f, const elem 
   float *out = dgate_up;       /* (n, 2f) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, 2 * f);
     const float *gate = rows + i * 2 * f;
     const float *up = gate + f;
     float *dgate = out + i * 2 * f;
@@ -76,7 +85,10 @@ void reference_swiglu_backward(Device *device, int64_t n, int64_t f, const elem 
 
 void reference_add_f32(Device *device, int64_t count, const float *x, float *y) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t i = 0; i < count; i++) y[i] += x[i];
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i++) y[i] += x[i];
+  }
 }
 
 void reference_add(Device *device, int64_t count, const elem *x, elem *y) {

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "kernels/cpu/columns.h"
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
 
@@ -12,6 +13,7 @@ void reference_embedding_forward(Device *device, int64_t n, int64_t c, const int
   float *y_rows = y;                /* (n, c) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, c);
     const float *token_row = token_rows + tokens[i] * c;
     const float *position_row = position_rows != NULL ? position_rows + positions[i] * c : NULL;
     for (int64_t j = 0; j < c; j++) {
@@ -65,6 +67,7 @@ static void add_rows(const Device *device, int64_t count, int64_t c, const int64
   group_equal_rows(count, rows, order);
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t first = 0; first < c; first += COLUMN_BLOCK) {
+    device_poll(device);
     const int64_t width = c - first < COLUMN_BLOCK ? c - first : COLUMN_BLOCK;
     add_columns(count, c, rows, order, dy, first, width, table);
   }

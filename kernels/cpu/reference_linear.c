@@ -1,12 +1,14 @@
 /* Reference operations: products with a weight matrix. Each sum is taken in double and rounded once. */
 #include "kernels/cpu/columns.h"
+#include "kernels/cpu/poll.h"
+#include "kernels/cpu/race_check.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
 
 /* Independent partial sums of a dot product, so that the compiler can keep them in vector registers. */
 #define LANES 8
 
-static double dot(int64_t count, const float *a, const float *b) {
+RACE_UNCHECKED static double dot(int64_t count, const float *a, const float *b) {
   double sums[LANES] = {0};
   int64_t i = 0;
   for (; i + LANES <= count; i += LANES) {
@@ -18,15 +20,27 @@ static double dot(int64_t count, const float *a, const float *b) {
   return sum;
 }
 
+/* sums (width) += factor row (width). */
+RACE_UNCHECKED static void add_scaled(int64_t width, double factor, const float *row, double *sums) {
+  for (int64_t j = 0; j < width; j++) sums[j] += factor * (double)row[j];
+}
+
+static void check_matrix_read(int64_t rows, int64_t columns, const float *x) {
+  race_check_read(x, (size_t)(rows * columns) * sizeof *x);
+}
+
 void reference_linear_forward(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *x,
                               const elem *w, const elem *bias, elem *y) {
   const float *x_rows = x;     /* (n, inputs) */
   const float *w_rows = w;     /* (outputs, inputs) */
   const float *offsets = bias; /* (outputs) */
   float *y_rows = y;           /* (n, outputs) */
+  check_matrix_read(n, inputs, x_rows);
+  check_matrix_read(outputs, inputs, w_rows);
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
     for (int64_t o = 0; o < outputs; o++) {
+      poll_within(device, i * outputs + o, inputs);
       const double start = offsets != NULL ? (double)offsets[o] : 0.0;
       y_rows[i * outputs + o] = (float)(start + dot(inputs, x_rows + i * inputs, w_rows + o * inputs));
     }
@@ -38,6 +52,7 @@ void reference_linear_backward_input(Device *device, int64_t n, int64_t inputs, 
   const float *dy_rows = dy; /* (n, outputs) */
   const float *w_rows = w;   /* (outputs, inputs) */
   float *dx_rows = dx;       /* (n, inputs) */
+  check_matrix_read(outputs, inputs, w_rows);
   const int64_t blocks = (inputs + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
 #pragma omp parallel for collapse(2) num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
@@ -46,9 +61,9 @@ void reference_linear_backward_input(Device *device, int64_t n, int64_t inputs, 
       const int64_t width = inputs - first < COLUMN_BLOCK ? inputs - first : COLUMN_BLOCK;
       double sums[COLUMN_BLOCK] = {0};
       for (int64_t o = 0; o < outputs; o++) {
+        poll_within(device, (i * blocks + block) * outputs + o, width);
         const double factor = (double)dy_rows[i * outputs + o];
-        const float *row = w_rows + o * inputs + first;
-        for (int64_t j = 0; j < width; j++) sums[j] += factor * (double)row[j];
+        add_scaled(width, factor, w_rows + o * inputs + first, sums);
       }
       for (int64_t j = 0; j < width; j++) dx_rows[i * inputs + first + j] = (float)sums[j];
     }
@@ -59,6 +74,7 @@ void reference_linear_backward_weight(Device *device, int64_t n, int64_t inputs,
                                       const elem *dy, const elem *x, float *dw, float *dbias) {
   const float *dy_rows = dy; /* (n, outputs) */
   const float *x_rows = x;   /* (n, inputs) */
+  check_matrix_read(n, inputs, x_rows);
   const int64_t blocks = (inputs + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
 #pragma omp parallel for collapse(2) num_threads(device->threads) if (device->threads > 1)
   for (int64_t o = 0; o < outputs; o++) {
@@ -67,9 +83,9 @@ void reference_linear_backward_weight(Device *device, int64_t n, int64_t inputs,
       const int64_t width = inputs - first < COLUMN_BLOCK ? inputs - first : COLUMN_BLOCK;
       double sums[COLUMN_BLOCK] = {0};
       for (int64_t i = 0; i < n; i++) {
+        poll_within(device, (o * blocks + block) * n + i, width);
         const double factor = (double)dy_rows[i * outputs + o];
-        const float *row = x_rows + i * inputs + first;
-        for (int64_t j = 0; j < width; j++) sums[j] += factor * (double)row[j];
+        add_scaled(width, factor, x_rows + i * inputs + first, sums);
       }
       float *target = dw + o * inputs + first;
       for (int64_t j = 0; j < width; j++) target[j] += (float)sums[j];

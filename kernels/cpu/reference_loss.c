@@ -1,6 +1,7 @@
 /* Reference operations: cross-entropy and its gradient over rows of logits. */
 #include <math.h>
 
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
 
@@ -28,6 +29,7 @@ void reference_cross_entropy(Device *device, int64_t n, int64_t vocab, elem *log
   float *rows = logits; /* (n, vocab) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, vocab);
     float *row = rows + i * vocab;
     if (targets[i] == IGNORED_TARGET) {
       nll[i] = 0.0F;

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "kernels/cpu/columns.h"
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
 
@@ -24,6 +25,7 @@ static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, 
                          const float *weight, const float *bias, float *y, float *mean, float *rstd) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, c);
     const float *row = x + i * c;
     const double centre = mean != NULL ? row_mean(c, row) : 0.0;
     const double scale = 1.0 / sqrt(row_variance(c, row, centre) + (double)eps);
@@ -42,6 +44,7 @@ static void norm_backward_input(const Device *device, int64_t n, int64_t c, cons
                                 const float *weight, const float *mean, const float *rstd, float *dx) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, c);
     const double centre = mean != NULL ? (double)mean[i] : 0.0;
     const double scale = (double)rstd[i];
     double sum_g = 0;
@@ -71,6 +74,7 @@ static void norm_backward_weight(const Device *device, int64_t n, int64_t c, con
     const int64_t width = c - first < COLUMN_BLOCK ? c - first : COLUMN_BLOCK;
     double sums[COLUMN_BLOCK] = {0};
     for (int64_t i = 0; i < n; i++) {
+      poll_within(device, i, width);
       const double centre = mean != NULL ? (double)mean[i] : 0.0;
       for (int64_t j = 0; j < width; j++) {
         const int64_t at = i * c + first + j;

@@ -1,6 +1,7 @@
 /* Reference operations: the gradient norm's sum and the AdamW update. */
 #include <math.h>
 
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
 
@@ -11,7 +12,10 @@ void reference_sum_of_squares(Device *device, int64_t count, const float *x, dou
   for (int64_t piece = 0; piece < SUM_PIECES; piece++) {
     const int64_t last = (piece + 1) * length < count ? (piece + 1) * length : count;
     double total = 0;
-    for (int64_t i = piece * length; i < last; i++) total += (double)x[i] * (double)x[i];
+    for (int64_t first = piece * length; first < last; first += POLL_ELEMENTS) {
+      const int64_t end = poll_piece(device, first, last);
+      for (int64_t i = first; i < end; i++) total += (double)x[i] * (double)x[i];
+    }
     pieces[piece] = total;
   }
   double total = 0;
@@ -28,14 +32,17 @@ void reference_adamw(Device *device, const AdamwStep *step, int64_t count, const
   const double correction1 = 1.0 / (1.0 - pow(beta1, (double)step->step));
   const double correction2 = 1.0 / (1.0 - pow(beta2, (double)step->step));
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t i = 0; i < count; i++) {
-    const double g = (double)gradient[i] * (double)step->gradient_scale;
-    m[i] = (float)(beta1 * (double)m[i] + (1.0 - beta1) * g);
-    v[i] = (float)(beta2 * (double)v[i] + (1.0 - beta2) * g * g);
-    const double direction =
-        (double)m[i] * correction1 / (sqrt((double)v[i] * correction2) + (double)step->eps);
-    const double weight = (double)weights[i];
-    weights[i] =
-        (float)(weight - (double)step->learning_rate * (direction + (double)step->weight_decay * weight));
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i++) {
+      const double g = (double)gradient[i] * (double)step->gradient_scale;
+      m[i] = (float)(beta1 * (double)m[i] + (1.0 - beta1) * g);
+      v[i] = (float)(beta2 * (double)v[i] + (1.0 - beta2) * g * g);
+      const double direction =
+          (double)m[i] * correction1 / (sqrt((double)v[i] * correction2) + (double)step->eps);
+      const double weight = (double)weights[i];
+      weights[i] =
+          (float)(weight - (double)step->learning_rate * (direction + (double)step->weight_decay * weight));
+    }
   }
 }

@@ -1,8 +1,12 @@
 /* Reference operations: rotary position embeddings. */
 #include <math.h>
 
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
+
+/* The time of an angle in that of an element. */
+#define ANGLE_ELEMENTS 64
 
 /* Angles reach millions of radians at long contexts: in float they would be wrong by whole turns. */
 void reference_rope_table(Device *device, int64_t n, int64_t d, const int64_t *positions,
@@ -10,6 +14,7 @@ void reference_rope_table(Device *device, int64_t n, int64_t d, const int64_t *p
   const int64_t half = d / 2;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, ANGLE_ELEMENTS * half);
     float *cosines = table + i * d;
     float *sines = cosines + half;
     for (int64_t j = 0; j < half; j++) {
@@ -27,6 +32,7 @@ void reference_rope_apply(Device *device, int64_t n, int64_t heads, int64_t d, i
   const float sign = inverse ? -1.0F : 1.0F;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, heads * d);
     const float *cosines = table + i * d;
     const float *sines = cosines + half;
     for (int64_t h = 0; h < heads; h++) {

@@ -2,6 +2,7 @@
 #ifndef RINGGPT_CPU_VECTOR_ACTIVATION_H
 #define RINGGPT_CPU_VECTOR_ACTIVATION_H
 
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/device.h"
 
@@ -20,9 +21,12 @@ static void vector_gelu_forward(Device *device, int64_t count, const elem *x, el
   const float *in = x;
   float *out = y;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t i = 0; i < count; i += VECTOR_FLOATS) {
-    const Vector value = vector_load(in + i, count - i);
-    vector_store(out + i, value * vector_sigmoid(gelu_inner(value)), count - i);
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
+      const Vector value = vector_load(in + i, count - i);
+      vector_store(out + i, value * vector_sigmoid(gelu_inner(value)), count - i);
+    }
   }
 }
 
@@ -32,14 +36,17 @@ static void vector_gelu_backward(Device *device, int64_t count, const elem *x, c
   const float *gradient = dy;
   float *out = dx;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t i = 0; i < count; i += VECTOR_FLOATS) {
-    const Vector value = vector_load(in + i, count - i);
-    Vector slope;
-    const Vector s = vector_sigmoid_slope(gelu_inner(value), &slope);
-    const Vector cubic = vector_set(3.0F * GELU_TWICE_SCALE * GELU_CUBIC) * value;
-    const Vector inner_slope = vector_multiply_add(cubic, value, vector_set(GELU_TWICE_SCALE));
-    const Vector derivative = vector_multiply_add(value * slope, inner_slope, s);
-    vector_store(out + i, vector_load(gradient + i, count - i) * derivative, count - i);
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
+      const Vector value = vector_load(in + i, count - i);
+      Vector slope;
+      const Vector s = vector_sigmoid_slope(gelu_inner(value), &slope);
+      const Vector cubic = vector_set(3.0F * GELU_TWICE_SCALE * GELU_CUBIC) * value;
+      const Vector inner_slope = vector_multiply_add(cubic, value, vector_set(GELU_TWICE_SCALE));
+      const Vector derivative = vector_multiply_add(value * slope, inner_slope, s);
+      vector_store(out + i, vector_load(gradient + i, count - i) * derivative, count - i);
+    }
   }
 }
 
@@ -48,6 +55,7 @@ static void vector_swiglu_forward(Device *device, int64_t n, int64_t f, const el
   float *out = y;              /* (n, f) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, 2 * f);
     const float *gate = rows + i * 2 * f;
     const float *up = gate + f;
     for (int64_t j = 0; j < f; j += VECTOR_FLOATS) {
@@ -65,6 +73,7 @@ static void vector_swiglu_backward(Device *device, int64_t n, int64_t f, const e
   float *out = dgate_up;       /* (n, 2f) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, 2 * f);
     const float *gate = rows + i * 2 * f;
     const float *up = gate + f;
     float *dgate = out + i * 2 * f;
@@ -83,8 +92,11 @@ static void vector_swiglu_backward(Device *device, int64_t n, int64_t f, const e
 
 static void vector_add_f32(Device *device, int64_t count, const float *x, float *y) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t i = 0; i < count; i += VECTOR_FLOATS) {
-    vector_store(y + i, vector_load(x + i, count - i) + vector_load(y + i, count - i), count - i);
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
+      vector_store(y + i, vector_load(x + i, count - i) + vector_load(y + i, count - i), count - i);
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/device.h"
 
@@ -72,6 +73,7 @@ static void vector_cross_entropy(Device *device, int64_t n, int64_t vocab, elem 
   float *rows = logits; /* (n, vocab) */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, vocab);
     float *row = rows + i * vocab;
     if (targets[i] == IGNORED_TARGET) {
       nll[i] = 0.0F;

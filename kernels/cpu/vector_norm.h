@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "kernels/cpu/columns.h"
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/device.h"
 
@@ -39,6 +40,7 @@ static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, 
                          const float *weight, const float *bias, float *y, float *mean, float *rstd) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, c);
     const float *row = x + i * c;
     const double middle = mean != NULL ? norm_row_mean(c, row) : 0.0;
     const double scale = 1.0 / sqrt(norm_row_variance(c, row, middle) + (double)eps);
@@ -76,6 +78,7 @@ static void norm_backward_input(const Device *device, int64_t n, int64_t c, cons
                                 const float *weight, const float *mean, const float *rstd, float *dx) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, c);
     const float *gradient = dy + i * c;
     const float *row = x + i * c;
     float *out = dx + i * c;
@@ -97,11 +100,13 @@ static void norm_backward_input(const Device *device, int64_t n, int64_t c, cons
 
 /* dweight (width) += the column sums of dy xhat for `width` columns, up to `vectors` vectors of them; dy and
  * x point to the first of the columns, rows are c apart. Sixteen rows at a time are summed in float. */
-static inline void norm_columns(int64_t n, int64_t c, const float *dy, const float *x, const float *mean,
-                                const float *rstd, float *dweight, int vectors, int64_t width) {
+static inline void norm_columns(const Device *device, int64_t n, int64_t c, const float *dy, const float *x,
+                                const float *mean, const float *rstd, float *dweight, int vectors,
+                                int64_t width) {
   DoubleSum totals[COLUMN_BLOCK / VECTOR_FLOATS];
   for (int v = 0; v < vectors; v++) totals[v] = double_sum_zero();
   for (int64_t row = 0; row < n; row += 16) {
+    poll_within(device, row / 16, 16 * width);
     Vector sums[COLUMN_BLOCK / VECTOR_FLOATS];
     for (int v = 0; v < vectors; v++) sums[v] = vector_set(0.0F);
     for (int64_t i = row; i < n && i < row + 16; i++) {
@@ -128,10 +133,12 @@ static void norm_backward_weight(const Device *device, int64_t n, int64_t c, con
   for (int64_t block = 0; block < blocks; block++) {
     int64_t j = block * COLUMN_BLOCK;
     if (c - j >= COLUMN_BLOCK) {
-      norm_columns(n, c, dy + j, x + j, mean, rstd, dweight + j, COLUMN_BLOCK / VECTOR_FLOATS, COLUMN_BLOCK);
+      norm_columns(device, n, c, dy + j, x + j, mean, rstd, dweight + j, COLUMN_BLOCK / VECTOR_FLOATS,
+                   COLUMN_BLOCK);
       continue;
     }
-    for (; j < c; j += VECTOR_FLOATS) norm_columns(n, c, dy + j, x + j, mean, rstd, dweight + j, 1, c - j);
+    for (; j < c; j += VECTOR_FLOATS)
+      norm_columns(device, n, c, dy + j, x + j, mean, rstd, dweight + j, 1, c - j);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/device.h"
@@ -15,9 +16,12 @@ static void vector_sum_of_squares(Device *device, int64_t count, const float *x,
   for (int64_t piece = 0; piece < SUM_PIECES; piece++) {
     const int64_t last = (piece + 1) * length < count ? (piece + 1) * length : count;
     DoubleSum total = double_sum_zero();
-    for (int64_t i = piece * length; i < last; i += VECTOR_FLOATS) {
-      const Vector value = vector_load(x + i, last - i);
-      double_sum_add_product(&total, value, value);
+    for (int64_t first = piece * length; first < last; first += POLL_ELEMENTS) {
+      const int64_t end = poll_piece(device, first, last);
+      for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
+        const Vector value = vector_load(x + i, last - i);
+        double_sum_add_product(&total, value, value);
+      }
     }
     pieces[piece] = double_sum_total(&total);
   }
@@ -42,16 +46,19 @@ static void vector_adamw(Device *device, const AdamwStep *step, int64_t count, c
   const Vector decay = vector_set(step->weight_decay);
   const Vector gradient_scale = vector_set(step->gradient_scale);
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t i = 0; i < count; i += VECTOR_FLOATS) {
-    const Vector g = gradient_scale * vector_load(gradient + i, count - i);
-    const Vector moment = vector_multiply_add(take1, g, keep1 * vector_load(m + i, count - i));
-    const Vector square = vector_multiply_add(take2 * g, g, keep2 * vector_load(v + i, count - i));
-    const Vector direction = moment * correction1 / (vector_sqrt(square * correction2) + eps);
-    const Vector weight = vector_load(weights + i, count - i);
-    const Vector change = vector_multiply_add(decay, weight, direction);
-    vector_store(weights + i, vector_multiply_add(rate, change, weight), count - i);
-    vector_store(m + i, moment, count - i);
-    vector_store(v + i, square, count - i);
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
+      const Vector g = gradient_scale * vector_load(gradient + i, count - i);
+      const Vector moment = vector_multiply_add(take1, g, keep1 * vector_load(m + i, count - i));
+      const Vector square = vector_multiply_add(take2 * g, g, keep2 * vector_load(v + i, count - i));
+      const Vector direction = moment * correction1 / (vector_sqrt(square * correction2) + eps);
+      const Vector weight = vector_load(weights + i, count - i);
+      const Vector change = vector_multiply_add(decay, weight, direction);
+      vector_store(weights + i, vector_multiply_add(rate, change, weight), count - i);
+      vector_store(m + i, moment, count - i);
+      vector_store(v + i, square, count - i);
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #ifndef RINGGPT_CPU_VECTOR_ROPE_H
 #define RINGGPT_CPU_VECTOR_ROPE_H
 
+#include "kernels/cpu/poll.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/device.h"
 
@@ -12,6 +13,7 @@ static void vector_rope_apply(Device *device, int64_t n, int64_t heads, int64_t 
   const Vector sign = vector_set(inverse ? -1.0F : 1.0F);
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
+    poll_within(device, i, heads * d);
     const float *angles = table + i * d;
     for (int64_t j = 0; j < half; j += VECTOR_FLOATS) {
       const Vector cosine = vector_load(angles + j, half - j);

@@ -3,6 +3,7 @@
 #define RINGGPT_CPU_VECTOR_TABLE_H
 
 #include "kernels/cpu/vector_activation.h"
+#include "kernels/cpu/vector_dropout.h"
 #include "kernels/cpu/vector_loss.h"
 #include "kernels/cpu/vector_norm.h"
 #include "kernels/cpu/vector_optimizer.h"
@@ -18,6 +19,7 @@ static inline void vector_table_override(Ops *ops) {
   ops->gelu_backward = vector_gelu_backward;
   ops->swiglu_forward = vector_swiglu_forward;
   ops->swiglu_backward = vector_swiglu_backward;
+  ops->dropout = vector_dropout;
   ops->add = vector_add;
   ops->add_f32 = vector_add_f32;
   ops->cross_entropy = vector_cross_entropy;

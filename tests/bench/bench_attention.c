@@ -31,7 +31,9 @@ typedef struct Bench {
   AttentionDims dims;
   int64_t tokens;
   int64_t run; /* tokens of a run, divides `tokens` */
-  Device device;
+  Device *device;
+  int threads;
+  double polled_at;
   int samples;
   int64_t *first_key; /* (T) */
   float *q;           /* (T, H, D) */
@@ -61,7 +63,7 @@ static double now(void) {
 
 static double peak(const Bench *b) {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return peak_avx512(b->device.threads);
+  if (__builtin_cpu_supports("avx512f")) return peak_avx512(b->threads);
 #endif
   (void)b;
   return NAN;
@@ -77,7 +79,7 @@ static bool choose(Bench *b, const char *name) {
 }
 
 static bool parse(int argc, char **argv, Bench *b) {
-  *b = (Bench){.dims = {.heads = 4, .head_dim = 64}, .tokens = 4096, .device = {.threads = 1}, .samples = 5};
+  *b = (Bench){.dims = {.heads = 4, .head_dim = 64}, .tokens = 4096, .threads = 1, .samples = 5};
   bool good = choose(b, "avx512") || choose(b, "reference");
   for (int option = getopt(argc, argv, "t:d:n:k:r:j:s:i:"); option != -1;
        option = getopt(argc, argv, "t:d:n:k:r:j:s:i:")) {
@@ -87,7 +89,7 @@ static bool parse(int argc, char **argv, Bench *b) {
     if (option == 'n') b->dims.heads = value;
     if (option == 'k') b->dims.kv_heads = value;
     if (option == 'r') b->run = value;
-    if (option == 'j') b->device.threads = (int)value;
+    if (option == 'j') b->threads = (int)value;
     if (option == 's') b->samples = (int)value;
     if (option == 'i') good = choose(b, optarg);
     if (option == '?') good = false;
@@ -95,8 +97,8 @@ static bool parse(int argc, char **argv, Bench *b) {
   if (b->dims.kv_heads == 0) b->dims.kv_heads = b->dims.heads;
   if (b->run == 0) b->run = b->tokens;
   return good && b->tokens > 0 && b->dims.heads > 0 && b->dims.heads % b->dims.kv_heads == 0 &&
-         b->dims.head_dim > 0 && b->dims.head_dim % 8 == 0 && b->tokens % b->run == 0 &&
-         b->device.threads > 0 && b->samples > 0 && b->samples <= MAX_SAMPLES;
+         b->dims.head_dim > 0 && b->dims.head_dim % 8 == 0 && b->tokens % b->run == 0 && b->threads > 0 &&
+         b->samples > 0 && b->samples <= MAX_SAMPLES;
 }
 
 static void *allocate(size_t bytes) {
@@ -122,7 +124,19 @@ static float *normal_numbers(uint32_t stream, int64_t count) {
   return x;
 }
 
+/* What a run with messages under way does at least. */
+static void read_clock(void *context) {
+  *(double *)context = now();
+}
+
 static void prepare(Bench *b) {
+  Error error = {0};
+  if (device_create(b->threads, &b->device, &error) != STATUS_OK) {
+    fprintf(stderr, "%s\n", error.text);
+    exit((int)error.status);
+  }
+  b->device->poll = read_clock;
+  b->device->poll_context = &b->polled_at;
   b->dims.scale = 1.0F / sqrtf((float)b->dims.head_dim);
   const int64_t q_count = b->tokens * b->dims.heads * b->dims.head_dim;
   const int64_t k_count = b->tokens * b->dims.kv_heads * b->dims.head_dim;
@@ -148,6 +162,7 @@ static void release(Bench *b) {
   void *blocks[] = {b->first_key, b->q,  b->k,  b->v,  b->dout, b->out,  b->lse,
                     b->dq,        b->dk, b->dv, b->kv, b->dkv,  b->state};
   for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free(blocks[i]);
+  device_destroy(b->device);
 }
 
 static void forward(Bench *b) {
@@ -156,14 +171,14 @@ static void forward(Bench *b) {
   const size_t kv_bytes = b->ops->kv_bytes(&b->dims, b->run);
   for (int64_t i = 0; i < b->tokens / b->run; i++) {
     const int64_t start = i * b->run;
-    b->ops->pack_kv(&b->device, &b->dims, b->run, b->k + start * k_row, b->v + start * k_row, k_row,
+    b->ops->pack_kv(b->device, &b->dims, b->run, b->k + start * k_row, b->v + start * k_row, k_row,
                     b->kv + (size_t)i * kv_bytes);
-    b->ops->forward_begin(&b->device, &b->dims, b->run, b->q + start * row, row, b->state);
+    b->ops->forward_begin(b->device, &b->dims, b->run, b->q + start * row, row, b->state);
     for (int64_t j = i; j >= 0; j--) {
-      b->ops->forward_block(&b->device, &b->dims, b->run, start, b->first_key + start, b->state, b->run,
+      b->ops->forward_block(b->device, &b->dims, b->run, start, b->first_key + start, b->state, b->run,
                             j * b->run, b->kv + (size_t)j * kv_bytes);
     }
-    b->ops->forward_end(&b->device, &b->dims, b->run, b->state, b->out + start * row,
+    b->ops->forward_end(b->device, &b->dims, b->run, b->state, b->out + start * row,
                         b->lse + start * b->dims.heads);
   }
 }
@@ -176,16 +191,16 @@ static void backward(Bench *b) {
   memset(b->dkv, 0, (size_t)(b->tokens / b->run) * dkv_bytes);
   for (int64_t i = 0; i < b->tokens / b->run; i++) {
     const int64_t start = i * b->run;
-    b->ops->backward_begin(&b->device, &b->dims, b->run, b->q + start * row, row, b->out + start * row,
+    b->ops->backward_begin(b->device, &b->dims, b->run, b->q + start * row, row, b->out + start * row,
                            b->dout + start * row, b->lse + start * b->dims.heads, b->state);
     for (int64_t j = i; j >= 0; j--) {
-      b->ops->backward_block(&b->device, &b->dims, b->run, start, b->first_key + start, b->state, b->run,
+      b->ops->backward_block(b->device, &b->dims, b->run, start, b->first_key + start, b->state, b->run,
                              j * b->run, b->kv + (size_t)j * kv_bytes, b->dkv + (size_t)j * dkv_bytes);
     }
-    b->ops->backward_end(&b->device, &b->dims, b->run, b->state, b->dq + start * row, row);
+    b->ops->backward_end(b->device, &b->dims, b->run, b->state, b->dq + start * row, row);
   }
   for (int64_t j = 0; j < b->tokens / b->run; j++) {
-    b->ops->unpack_dkv(&b->device, &b->dims, b->run, b->dkv + (size_t)j * dkv_bytes,
+    b->ops->unpack_dkv(b->device, &b->dims, b->run, b->dkv + (size_t)j * dkv_bytes,
                        b->dk + j * b->run * k_row, b->dv + j * b->run * k_row, k_row);
   }
 }
@@ -218,7 +233,7 @@ static void report(const Bench *b, const char *what, Samples *samples) {
   printf("%-9s T %lld run %lld D %lld heads %lld/%lld threads %d: %7.1f GFLOP/s (%.1f-%.1f), "
          "%.0f %% of the peak (%.0f-%.0f)\n",
          what, (long long)b->tokens, (long long)b->run, (long long)b->dims.head_dim, (long long)b->dims.heads,
-         (long long)b->dims.kv_heads, b->device.threads, samples->gflops[n / 2], samples->gflops[0],
+         (long long)b->dims.kv_heads, b->threads, samples->gflops[n / 2], samples->gflops[0],
          samples->gflops[n - 1], 100 * samples->share[n / 2], 100 * samples->share[0],
          100 * samples->share[n - 1]);
 }

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tests/reference/dropout64.h"
+
 /* GPT-2 (A. Radford et al., 2019): learned positions, LayerNorm, biases, GELU in its tanh form. Llama (H.
  * Touvron et al., 2023): RoPE (rotate-half), RMSNorm, SwiGLU, grouped-query heads, no biases. */
 typedef struct Gpt64Config {
@@ -41,6 +43,9 @@ typedef struct Gpt64 {
   Gpt64Tensor *tensors; /* (count), in the order of the forward pass */
   int64_t count;
   Gpt64Parts *parts;
+  /* The masks of gpt64_loss, the caller's: on the embeddings' sum at place 0, on what the attention of layer
+   * l adds at place 1 + 2 l, and its MLP at 2 + 2 l. NULL, as after gpt64_create: no dropout. */
+  const RefDropout *dropout;
 } Gpt64;
 
 /* A model with all values and gradients 0; release it with gpt64_free. NULL where the configuration
@@ -79,5 +84,10 @@ void gpt64_document_starts(int64_t length, const int32_t *tokens, int32_t end_of
  * positions, or memory is missing. */
 double gpt64_loss(Gpt64 *model, const int32_t *tokens, const int32_t *targets, const int64_t *first_key,
                   int64_t length, double divisor, double *nll_per_token, bool gradients);
+
+/* The logits of all T = length positions of one sequence, to logits (T, V); no mask but the causal one and
+ * the window. False, and nothing written, where a token is out of range, the sequence is longer than the
+ * learned positions, or memory is missing. */
+bool gpt64_logits(const Gpt64 *model, const int32_t *tokens, int64_t length, double *logits);
 
 #endif

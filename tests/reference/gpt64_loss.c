@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tests/reference/gpt64_parts.h"
 
@@ -31,6 +32,7 @@ typedef struct State {
   RefMatrix dnormed;  /* (T, C) */
   RefMatrix dqkv;     /* (T, (H + 2 KV) D) */
   RefMatrix do_out;   /* (T, C) */
+  RefMatrix branch;   /* (T, C) what a branch adds to the residual stream, or its gradient */
   RefMatrix dmlp;     /* as mlp */
   RefMatrix dact;     /* (T, F) */
   RefMatrix dp;       /* (T, T) */
@@ -70,6 +72,7 @@ static void take_all(const Gpt64Config *config, int64_t t, Arena *arena, State *
   state->dnormed = take(arena, t, c);
   state->dqkv = take(arena, t, qkv);
   state->do_out = take(arena, t, c);
+  state->branch = take(arena, t, c);
   state->dmlp = take(arena, t, mlp);
   state->dact = take(arena, t, config->intermediate);
   state->dp = take(arena, t, t);
@@ -139,32 +142,63 @@ static void activation_backward(const Gpt64Config *config, RefMatrix mlp, RefMat
 
 /* ---------------------------------------------------------------- layers */
 
+/* y += dropout(linear(x)), the branch of the residual stream at `place`. */
+static void branch_forward(const Gpt64 *model, const RefLinear *linear, uint32_t place, RefMatrix x,
+                           State *state, RefMatrix y) {
+  ref_set_zero(state->branch);
+  ref_linear_forward(linear, x, state->branch);
+  ref_dropout(model->dropout, place, state->branch);
+  ref_add(state->branch, y);
+}
+
+/* dx += from the gradient state->dx of the residual stream. */
+static void branch_backward(const Gpt64 *model, const RefLinear *linear, uint32_t place, RefMatrix x,
+                            State *state, RefMatrix dx) {
+  ref_set_zero(state->branch);
+  ref_add(state->dx, state->branch);
+  ref_dropout(model->dropout, place, state->branch);
+  ref_linear_backward(linear, x, state->branch, dx);
+}
+
+static uint32_t attention_place(int64_t layer) {
+  return (uint32_t)(2 * layer + 1);
+}
+
+static uint32_t mlp_place(int64_t layer) {
+  return (uint32_t)(2 * layer + 2);
+}
+
 /* middle = x + attention(norm(x)); output = middle + mlp(norm(middle)). */
-static void layer_forward(const Gpt64Config *config, const LayerParts *parts, const RefAttention *attention,
-                          LayerState *s, RefMatrix output) {
+static void layer_forward(const Gpt64 *model, int64_t layer, State *state) {
+  const Gpt64Config *config = &model->config;
+  const LayerParts *parts = &model->parts->layers[layer];
+  const LayerState *s = &state->layers[layer];
+  const RefMatrix output = state->layers[layer + 1].x;
   ref_norm_forward(&parts->attention_norm, s->x, s->x_normed);
   fan_forward(&parts->attention_in, s->x_normed, s->qkv);
   rotate(config, s->qkv, 1);
-  ref_attention_forward(attention, queries(config, s->qkv), keys(config, s->qkv), values(config, s->qkv),
-                        s->p, s->o);
+  ref_attention_forward(&state->attention, queries(config, s->qkv), keys(config, s->qkv),
+                        values(config, s->qkv), s->p, s->o);
   ref_add(s->x, s->middle);
-  ref_linear_forward(&parts->attention_out, s->o, s->middle);
+  branch_forward(model, &parts->attention_out, attention_place(layer), s->o, state, s->middle);
 
   ref_norm_forward(&parts->mlp_norm, s->middle, s->middle_normed);
   fan_forward(&parts->mlp_in, s->middle_normed, s->mlp);
   activation_forward(config, s->mlp, s->activations);
   ref_add(s->middle, output);
-  ref_linear_forward(&parts->mlp_out, s->activations, output);
+  branch_forward(model, &parts->mlp_out, mlp_place(layer), s->activations, state, output);
 }
 
 /* Turns g->dx from the gradient of the layer's output into that of its input. A residual passes it on as it
  * is, and the branch adds to it. */
-static void layer_backward(const Gpt64Config *config, const LayerParts *parts, const LayerState *s,
-                           State *g) {
+static void layer_backward(const Gpt64 *model, int64_t layer, State *g) {
+  const Gpt64Config *config = &model->config;
+  const LayerParts *parts = &model->parts->layers[layer];
+  const LayerState *s = &g->layers[layer];
   ref_set_zero(g->dact);
   ref_set_zero(g->dmlp);
   ref_set_zero(g->dnormed);
-  ref_linear_backward(&parts->mlp_out, s->activations, g->dx, g->dact);
+  branch_backward(model, &parts->mlp_out, mlp_place(layer), s->activations, g, g->dact);
   activation_backward(config, s->mlp, g->dact, g->dmlp);
   fan_backward(&parts->mlp_in, s->middle_normed, g->dmlp, g->dnormed);
   ref_norm_backward(&parts->mlp_norm, s->middle, g->dnormed, g->dx);
@@ -172,7 +206,7 @@ static void layer_backward(const Gpt64Config *config, const LayerParts *parts, c
   ref_set_zero(g->do_out);
   ref_set_zero(g->dqkv);
   ref_set_zero(g->dnormed);
-  ref_linear_backward(&parts->attention_out, s->o, g->dx, g->do_out);
+  branch_backward(model, &parts->attention_out, attention_place(layer), s->o, g, g->do_out);
   ref_attention_backward(&g->attention, queries(config, s->qkv), keys(config, s->qkv), values(config, s->qkv),
                          s->p, g->do_out, g->dp, queries(config, g->dqkv), keys(config, g->dqkv),
                          values(config, g->dqkv));
@@ -212,9 +246,8 @@ static void forward(const Gpt64 *model, const int32_t *tokens, State *s) {
   const Gpt64Config *config = &model->config;
   const Gpt64Parts *parts = model->parts;
   embedding_forward(model, tokens, s->layers[0].x);
-  for (int64_t l = 0; l < config->layers; l++) {
-    layer_forward(config, &parts->layers[l], &s->attention, &s->layers[l], s->layers[l + 1].x);
-  }
+  ref_dropout(model->dropout, 0, s->layers[0].x);
+  for (int64_t l = 0; l < config->layers; l++) layer_forward(model, l, s);
   ref_norm_forward(&parts->final_norm, s->layers[config->layers].x, s->normed);
   ref_linear_forward(&parts->head, s->normed, s->logits);
 }
@@ -225,9 +258,8 @@ static void backward(const Gpt64 *model, const int32_t *tokens, State *s) {
   const Gpt64Parts *parts = model->parts;
   ref_linear_backward(&parts->head, s->normed, s->logits, s->dnormed);
   ref_norm_backward(&parts->final_norm, s->layers[config->layers].x, s->dnormed, s->dx);
-  for (int64_t l = config->layers - 1; l >= 0; l--) {
-    layer_backward(config, &parts->layers[l], &s->layers[l], s);
-  }
+  for (int64_t l = config->layers - 1; l >= 0; l--) layer_backward(model, l, s);
+  ref_dropout(model->dropout, 0, s->dx);
   embedding_backward(model, tokens, s->dx);
 }
 
@@ -240,29 +272,52 @@ static bool is_in_range(const Gpt64Config *config, const int32_t *tokens, const 
   return true;
 }
 
+/* The matrices of one call, in one block. False, and nothing to close, without memory. */
+static bool open_state(const Gpt64Config *config, const int64_t *first_key, int64_t length, Arena *arena,
+                       State *state) {
+  *arena = (Arena){0};
+  *state = (State){.attention = {.heads = config->heads,
+                                 .kv_heads = config->kv_heads,
+                                 .head_dim = config->hidden / config->heads,
+                                 .first_key = first_key,
+                                 .window = config->window}};
+  state->layers = calloc((size_t)config->layers + 1, sizeof *state->layers);
+  if (state->layers == NULL) return false;
+  take_all(config, length, arena, state);
+  *arena = (Arena){.block = calloc((size_t)arena->used + 1, sizeof(double))};
+  if (arena->block == NULL) {
+    free(state->layers);
+    return false;
+  }
+  take_all(config, length, arena, state);
+  return true;
+}
+
+static void close_state(Arena *arena, State *state) {
+  free(arena->block);
+  free(state->layers);
+}
+
 double gpt64_loss(Gpt64 *model, const int32_t *tokens, const int32_t *targets, const int64_t *first_key,
                   int64_t length, double divisor, double *nll_per_token, bool gradients) {
-  const Gpt64Config *config = &model->config;
-  double loss = NAN;
-  Arena arena = {0};
-  State state = {.attention = {.heads = config->heads,
-                               .kv_heads = config->kv_heads,
-                               .head_dim = config->hidden / config->heads,
-                               .first_key = first_key,
-                               .window = config->window}};
-  if (!is_in_range(config, tokens, targets, length)) return loss;
-  state.layers = calloc((size_t)config->layers + 1, sizeof *state.layers);
-  if (state.layers == NULL) return loss;
-  take_all(config, length, &arena, &state);
-  arena = (Arena){.block = calloc((size_t)arena.used + 1, sizeof(double))};
-  if (arena.block == NULL) goto done;
-  take_all(config, length, &arena, &state);
-
+  Arena arena;
+  State state;
+  if (!is_in_range(&model->config, tokens, targets, length)) return NAN;
+  if (!open_state(&model->config, first_key, length, &arena, &state)) return NAN;
   forward(model, tokens, &state);
-  loss = ref_cross_entropy(state.logits, targets, 1 / divisor, gradients, nll_per_token) / divisor;
+  const double nll = ref_cross_entropy(state.logits, targets, 1 / divisor, gradients, nll_per_token);
   if (gradients) backward(model, tokens, &state);
-done:
-  free(arena.block);
-  free(state.layers);
-  return loss;
+  close_state(&arena, &state);
+  return nll / divisor;
+}
+
+bool gpt64_logits(const Gpt64 *model, const int32_t *tokens, int64_t length, double *logits) {
+  Arena arena;
+  State state;
+  if (!is_in_range(&model->config, tokens, tokens, length)) return false;
+  if (!open_state(&model->config, NULL, length, &arena, &state)) return false;
+  forward(model, tokens, &state);
+  memcpy(logits, state.logits.at, (size_t)(length * model->config.vocab) * sizeof(double));
+  close_state(&arena, &state);
+  return true;
 }

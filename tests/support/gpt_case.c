@@ -1,6 +1,8 @@
 /* A small model and a batch for tests of the whole model. */
 #include "tests/support/gpt_case.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +12,7 @@
 #include "model/model.h"
 #include "model/params.h"
 #include "tests/support/compare.h"
+#include "tests/support/expect.h"
 #include "tests/support/ranks.h"
 
 enum { WEIGHT_SEED = 7, TOKEN_SEED = 11, END_OF_DOCUMENT = 3 };
@@ -56,7 +59,7 @@ void gpt_result_free(GptResult *result) {
 
 /* ---------------------------------------------------------------- the same weights and tokens for both */
 
-static void draw_weights(const TensorTable *table, float *weights) {
+void gpt_case_weights(const TensorTable *table, float *weights) {
   Random random = {WEIGHT_SEED};
   params_init(table, WEIGHT_SEED, weights);
   for (int64_t t = 0; t < table->size; t++) {
@@ -113,11 +116,13 @@ static void free_cut(Cut *cut) {
   free(cut->offsets);
 }
 
-static Status allocate_cut(const TestRank *rank, const Shared *shared, Cut *cut, Error *error) {
+/* The cut of `sequences` sequences from number `first` on. */
+static Status allocate_cut(const TestRank *rank, const Shared *shared, int64_t first, int64_t sequences,
+                           Cut *cut, Error *error) {
   const GptCase *test = shared->test;
   void *memory[4] = {NULL};
-  cut->sequences = test->sequences / shared->data;
-  cut->first = rank->data_rank * cut->sequences;
+  cut->sequences = sequences;
+  cut->first = first;
   cut->layout = layout_zigzag(test->sequence_length, rank->ring->rank, rank->ring->size);
   const size_t rows = (size_t)(cut->sequences * cut->layout.local_length);
   TRY(memory_alloc(rows, sizeof(int32_t), "tokens", &memory[0], error));
@@ -180,40 +185,60 @@ static Status evaluate(Model *model, const GptCase *test, const ModelBatch *batc
   return status;
 }
 
-static Status run_rank(TestRank *rank, void *context, Error *error) {
-  Shared *shared = context;
+/* Forward, backward and evaluation of one micro-batch. */
+static Status run_cut(TestRank *rank, Model *model, Model *evaluator, Shared *shared, int64_t first,
+                      int64_t sequences, LossSum *loss, Error *error) {
   const GptCase *test = shared->test;
-  ModelOptions options = {
-      .config = test->config, .loss_chunk = test->loss_chunk, .training = true, .recompute = test->recompute};
-  Model *model = NULL;
-  Model *evaluator = NULL;
   Cut cut = {0};
   Documents documents = {0};
-  LossSum loss = {0};
   Status status = STATUS_OK;
-  TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
-  draw_weights(model_table(model), model_weights(model));
-  options.training = false;
-  options.recompute = false;
-  options.weights = model_weights(model);
-  TRY_GOTO(model_create(rank->device, rank->ring, &options, &evaluator, error), done);
-  TRY_GOTO(allocate_cut(rank, shared, &cut, error), done);
+  TRY_GOTO(allocate_cut(rank, shared, first, sequences, &cut, error), done);
   fill_cut(test, shared, &cut);
   ModelBatch batch = {.sequences = cut.sequences,
                       .sequence_length = test->sequence_length,
+                      .first_draw = test->first_draw + first,
                       .tokens = cut.tokens,
                       .targets = cut.targets};
   if (test->document_mask) {
     TRY_GOTO(documents_gather(rank->ring, cut.sequences, cut.starts, cut.offsets, &documents, error), done);
     batch.documents = &documents;
   }
-  TRY_GOTO(model_forward_backward(model, &batch, NULL, &loss, error), done);
-  TRY_GOTO(collect(rank, model, shared, loss, error), done);
+  TRY_GOTO(model_forward_backward(model, &batch, NULL, loss, error), done);
   status = evaluate(evaluator, test, &batch, &cut, shared, error);
 done:
-  if (status != STATUS_OK) comm_abort(rank->world, error);
   documents_free(&documents);
   free_cut(&cut);
+  return status;
+}
+
+static Status run_rank(TestRank *rank, void *context, Error *error) {
+  Shared *shared = context;
+  const GptCase *test = shared->test;
+  const int64_t sequences = test->sequences / shared->data;
+  const int64_t at_once = test->micro_batch > 0 ? test->micro_batch : sequences;
+  ModelOptions options = {.config = test->config,
+                          .loss_chunk = test->loss_chunk,
+                          .training = true,
+                          .recompute = test->recompute,
+                          .dropout = test->dropout,
+                          .seed = test->seed};
+  Model *model = NULL;
+  Model *evaluator = NULL;
+  LossSum loss = {0};
+  Status status = STATUS_OK;
+  TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
+  gpt_case_weights(model_table(model), model_weights(model));
+  options.training = false;
+  options.recompute = false;
+  options.weights = model_weights(model);
+  TRY_GOTO(model_create(rank->device, rank->ring, &options, &evaluator, error), done);
+  for (int64_t b = 0; b < sequences; b += at_once) {
+    const int64_t first = rank->data_rank * sequences + b;
+    TRY_GOTO(run_cut(rank, model, evaluator, shared, first, at_once, &loss, error), done);
+  }
+  status = collect(rank, model, shared, loss, error);
+done:
+  if (status != STATUS_OK) comm_abort(rank->world, error);
   model_destroy(evaluator);
   model_destroy(model);
   return status;
@@ -280,7 +305,7 @@ Gpt64 *gpt_case_model(const ModelConfig *c, const TensorTable *table, const floa
 static Gpt64 *reference_model(const GptCase *test, const TensorTable *table, Error *error) {
   void *weights = NULL;
   if (memory_alloc((size_t)table->total, sizeof(float), "weights", &weights, error) != STATUS_OK) return NULL;
-  draw_weights(table, weights);
+  gpt_case_weights(table, weights);
   Gpt64 *model = gpt_case_model(&test->config, table, weights);
   free(weights);
   return model;
@@ -294,8 +319,16 @@ static void reference_losses(const GptCase *test, Gpt64 *model, const int32_t *t
   for (int64_t b = 0; b < test->sequences; b++) {
     const int64_t at = b * length;
     gpt64_document_starts(length, tokens + at, END_OF_DOCUMENT, first_key);
-    result->loss += gpt64_loss(model, tokens + at, targets + at, test->document_mask ? first_key : NULL,
-                               length, valid, result->nll + at, true);
+    const int64_t *first = test->document_mask ? first_key : NULL;
+    const RefDropout dropout = {
+        .p = test->dropout, .seed = test->seed, .first_token = (test->first_draw + b) * length};
+    model->dropout = test->dropout > 0 ? &dropout : NULL;
+    result->loss +=
+        gpt64_loss(model, tokens + at, targets + at, first, length, valid, result->nll + at, true);
+    model->dropout = NULL;
+    if (test->dropout > 0) {
+      (void)gpt64_loss(model, tokens + at, targets + at, first, length, valid, result->nll + at, false);
+    }
   }
 }
 
@@ -317,4 +350,45 @@ Status gpt_case_reference(const GptCase *test, GptResult *result, Error *error) 
   free(targets);
   free(tokens);
   return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- one against the other */
+
+/* Query and key gradients pass through two softmax-scaled products and lose a little more. */
+static double bound_of(const char *name) {
+  const bool query_or_key = strstr(name, "q_proj") != NULL || strstr(name, "k_proj") != NULL ||
+                            strstr(name, "c_attn.weight") != NULL;
+  return query_or_key ? 1e-5 : 3e-6;
+}
+
+static void compare(const char *what, const GptCase *test, const GptResult *got, const GptResult *expected) {
+  char name[256];
+  (void)snprintf(name, sizeof name, "%s: loss", what);
+  check_within(name, fabs(got->loss - expected->loss) / expected->loss, 1e-7);
+  (void)snprintf(name, sizeof name, "%s: nll of the tokens", what);
+  check_within(name, relative_error64(test->sequences * test->sequence_length, got->nll, expected->nll),
+               1e-6);
+  for (int64_t t = 0; t < expected->table.size; t++) {
+    const TensorEntry *entry = &expected->table.entries[t];
+    (void)snprintf(name, sizeof name, "%s: gradient of %s", what, entry->name);
+    check_within(
+        name,
+        relative_error64(entry->count, got->gradient + entry->offset, expected->gradient + entry->offset),
+        bound_of(entry->name));
+  }
+}
+
+void gpt_case_check(const char *what, const GptCase *test, const int (*grids)[2], int count) {
+  Error error = {0};
+  GptResult expected;
+  expect_ok(gpt_case_reference(test, &expected, &error), &error);
+  for (int i = 0; i < count; i++) {
+    GptResult got;
+    char name[128];
+    (void)snprintf(name, sizeof name, "%s, ring %d x data %d", what, grids[i][0], grids[i][1]);
+    expect_ok(gpt_case_run(test, grids[i][0], grids[i][1], &got, &error), &error);
+    compare(name, test, &got, &expected);
+    gpt_result_free(&got);
+  }
+  gpt_result_free(&expected);
 }

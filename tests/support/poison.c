@@ -89,6 +89,6 @@ Config poison_config(const char *directory, const char *name, char **shard) {
   const Config config = training_config(directory, run, overrides);
   Error error = {0};
   Config copy = config;
-  expect_ok(grid_run(&config, save_poisoned, &copy, &error), &error);
+  expect_ok(grid_run(&config, NULL, save_poisoned, &copy, &error), &error);
   return config;
 }

@@ -101,7 +101,7 @@ Status training_run(const Config *config, Error *error) {
   StopWatch *stop = NULL;
   TRY(stop_watch_start(&stop, error));
   TrainerStart start = {.config = config, .stop = stop};
-  const Status status = grid_run(config, trainer_run, &start, error);
+  const Status status = grid_run(config, NULL, trainer_run, &start, error);
   stop_watch_end(stop);
   return status;
 }

@@ -345,16 +345,6 @@ static void test_world(void **state) {
                       "parallelism.ring (4) x parallelism.data (2) needs 8 ranks, but 6 were started");
 }
 
-static void test_threads(void **state) {
-  (void)state;
-  Config config = load(LEAST "parallelism: {ring: 4}", NULL, 0);
-  assert_int_equal(config_threads(&config, 2), 1);
-  assert_int_equal(config_threads(&config, 4), 1);
-  assert_int_equal(config_threads(&config, 11), 2);
-  config.parallelism.threads = 3;
-  assert_int_equal(config_threads(&config, 2), 3);
-}
-
 /* dump -> load -> dump gives the same text and the same configuration, whatever the file's name. */
 static void assert_round_trip(const Config *config) {
   char *text, *again;
@@ -423,7 +413,6 @@ int main(void) {
       cmocka_unit_test(test_options_that_do_not_fit_together),
       cmocka_unit_test(test_what_fits_exactly),
       cmocka_unit_test(test_world),
-      cmocka_unit_test(test_threads),
       cmocka_unit_test(test_dump_is_read_back),
       cmocka_unit_test(test_files_in_configs),
   };

@@ -129,10 +129,10 @@ static void check_tensor_gradient(Gpt64 *model, const Sample *sample, const Gpt6
   free(direction);
 }
 
-static void test_gradients_match_finite_differences(void **state) {
-  (void)state;
+static void check_gradients(const RefDropout *dropout) {
   for (int i = 0; i < CASE_COUNT; i++) {
     Gpt64 *model = random_model(&CASES[i].config, 1);
+    model->dropout = dropout;
     const Sample sample = random_sample(CASES[i].config.vocab, 13, CASES[i].documents, CASES[i].ignored);
     assert_true(isfinite(loss_of(model, &sample, NULL, true)));
     for (int64_t j = 0; j < model->count; j++) {
@@ -142,6 +142,17 @@ static void test_gradients_match_finite_differences(void **state) {
     }
     gpt64_free(model);
   }
+}
+
+static void test_gradients_match_finite_differences(void **state) {
+  (void)state;
+  check_gradients(NULL);
+}
+
+static void test_gradients_with_dropout(void **state) {
+  (void)state;
+  const RefDropout dropout = {.p = 0.2, .seed = 17, .first_token = 39};
+  check_gradients(&dropout);
 }
 
 static void test_gradients_accumulate(void **state) {
@@ -421,6 +432,7 @@ static void test_what_is_out_of_range_is_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_gradients_match_finite_differences),
+      cmocka_unit_test(test_gradients_with_dropout),
       cmocka_unit_test(test_gradients_accumulate),
       cmocka_unit_test(test_transformers_computes_the_same),
       cmocka_unit_test(test_no_token_depends_on_a_later_one),

@@ -154,88 +154,93 @@ static void test_values_that_are_refused(void **state) {
     const char *text;
     const char *message;
   } cases[] = {
-      {"train.steps=abc",
-       "override 'train.steps=abc': 'train.steps' is abc; it must be a whole number, at least 1"},
-      {"train.steps=1.5",
-       "override 'train.steps=1.5': 'train.steps' is 1.5; it must be a whole number, at least 1"},
-      {"train.steps=1e3",
-       "override 'train.steps=1e3': 'train.steps' is 1e3; it must be a whole number, at least 1"},
-      {"train.steps='5'",
-       "override 'train.steps='5'': 'train.steps' is 5; it must be a whole number, at least 1"},
-      {"train.steps=",
-       "override 'train.steps=': 'train.steps' is empty; it must be a whole number, at least 1"},
-      {"train.steps=null",
-       "override 'train.steps=null': 'train.steps' is empty; it must be a whole number, at least 1"},
-      {"train.steps=-", "override 'train.steps=-': 'train.steps' is a list or a mapping; it must be a whole "
-                        "number, at least 1"},
-      {"train.steps=[1]", "override 'train.steps=[1]': 'train.steps' is a list or a mapping; it must be a "
-                          "whole number, at least 1"},
-      {"train.steps=0", "override 'train.steps=0': 'train.steps' is 0; it must be at least 1"},
-      {"train.steps=99999999999999999999", "override 'train.steps=99999999999999999999': 'train.steps' is "
-                                           "99999999999999999999; it must be at most "
-                                           "1099511627776"},
-      {"train.steps=-99999999999999999999", "override 'train.steps=-99999999999999999999': 'train.steps' is "
-                                            "-99999999999999999999; it must be at least 1"},
-      {"optimizer.beta1=1", "override 'optimizer.beta1=1': 'optimizer.beta1' is 1; it must be below 1"},
-      {"optimizer.eps=0", "override 'optimizer.eps=0': 'optimizer.eps' is 0; it must be above 0"},
-      {"optimizer.eps=nan",
-       "override 'optimizer.eps=nan': 'optimizer.eps' is nan; it must be a number, above 0 and at most 1"},
-      {"optimizer.eps=0x1",
-       "override 'optimizer.eps=0x1': 'optimizer.eps' is 0x1; it must be a number, above 0 and at most 1"},
-      {"optimizer.clip_grad=1e999",
-       "override 'optimizer.clip_grad=1e999': 'optimizer.clip_grad' is 1e999; it must be at most 1.0e+30"},
-      {"optimizer.clip_grad=1-2",
-       "override 'optimizer.clip_grad=1-2': 'optimizer.clip_grad' is 1-2; it must be a number, at least 0"},
-      {"optimizer.clip_grad=.",
-       "override 'optimizer.clip_grad=.': 'optimizer.clip_grad' is .; it must be a number, at least 0"},
-      {"data.shuffle=yes", "override 'data.shuffle=yes': 'data.shuffle' is yes; it must be true or false"},
-      {"data.shuffle='true'",
-       "override 'data.shuffle='true'': 'data.shuffle' is true; it must be true or false"},
-      {"scheduler.name=cosin", "override 'scheduler.name=cosin': 'scheduler.name' is cosin; it must be "
-                               "cosine, linear, constant or wsd; did "
-                               "you mean 'cosine'?"},
-      {"scheduler.name=polynomial", "override 'scheduler.name=polynomial': 'scheduler.name' is polynomial; "
-                                    "it must be cosine, linear, constant or "
-                                    "wsd"},
-      {"device=cuda",
-       "override 'device=cuda': 'device' is cuda, but this build has no CUDA device; choose auto or cpu"},
-      {"train.precision=bf16", "override 'train.precision=bf16': 'train.precision' is bf16, but this build "
-                               "trains in fp32; choose fp32"},
-      {"parallelism.transport=mpi", "override 'parallelism.transport=mpi': 'parallelism.transport' is mpi, "
-                                    "but this build has no MPI transport; "
-                                    "choose auto or local"},
-      {"eval.contexts=5", "override 'eval.contexts=5': 'eval.contexts' is 5; it must be a list of up to 64 "
-                          "whole numbers, each at least 1"},
-      {"eval.contexts=[1, x]", "override 'eval.contexts=[1, x]': 'eval.contexts' is x; it must be a list of "
-                               "up to 64 whole numbers, each at "
-                               "least 1"},
-      {"eval.contexts=[0]", "override 'eval.contexts=[0]': 'eval.contexts' is 0; it must be at least 1"},
-      {"eval.contexts={1: 2}", "override 'eval.contexts={1: 2}': 'eval.contexts' is a mapping; it must be a "
-                               "list of up to 64 whole numbers, "
-                               "each at least 1"},
-      {"train.sequence_schedule=[1]", "override 'train.sequence_schedule=[1]': 'train.sequence_schedule' is "
-                                      "a list; it must be a mapping of up to 64 "
-                                      "first steps to lengths"},
-      {"train.sequence_schedule={0: a}", "override 'train.sequence_schedule={0: a}': "
-                                         "'train.sequence_schedule' is a; it must be a mapping of up to 64 "
-                                         "first steps to lengths"},
-      {"train.sequence_schedule={0: [1]}", "override 'train.sequence_schedule={0: [1]}': "
-                                           "'train.sequence_schedule' is a list or a mapping; it must be a "
-                                           "mapping of up to 64 first steps to lengths"},
-      {"model.hiden_size=5",
-       "override 'model.hiden_size=5': unknown key 'model.hiden_size'; did you mean 'model.hidden_size'?"},
-      {"train.learning_rate=5", "override 'train.learning_rate=5': unknown key 'train.learning_rate'; did "
-                                "you mean 'optimizer.learning_rate'?"},
-      {"learning_rate=5",
-       "override 'learning_rate=5': unknown key 'learning_rate'; did you mean 'optimizer.learning_rate'?"},
-      {"devise=cpu", "override 'devise=cpu': unknown key 'devise'; did you mean 'device'?"},
-      {"train.flux_capacitor=1", "override 'train.flux_capacitor=1': unknown key 'train.flux_capacitor'; "
-                                 "'ringgpt train --help' lists all"},
-      {"train=5",
-       "override 'train=5': 'train' is a section; override its keys one by one, as train.key=value"},
-      {"train.steps={",
-       "override 'train.steps={': not valid YAML: while parsing a flow node, did not find expected node "
-       "content"},
+    {"train.steps=abc",
+     "override 'train.steps=abc': 'train.steps' is abc; it must be a whole number, at least 1"},
+    {"train.steps=1.5",
+     "override 'train.steps=1.5': 'train.steps' is 1.5; it must be a whole number, at least 1"},
+    {"train.steps=1e3",
+     "override 'train.steps=1e3': 'train.steps' is 1e3; it must be a whole number, at least 1"},
+    {"train.steps='5'",
+     "override 'train.steps='5'': 'train.steps' is 5; it must be a whole number, at least 1"},
+    {"train.steps=",
+     "override 'train.steps=': 'train.steps' is empty; it must be a whole number, at least 1"},
+    {"train.steps=null",
+     "override 'train.steps=null': 'train.steps' is empty; it must be a whole number, at least 1"},
+    {"train.steps=-", "override 'train.steps=-': 'train.steps' is a list or a mapping; it must be a whole "
+                      "number, at least 1"},
+    {"train.steps=[1]", "override 'train.steps=[1]': 'train.steps' is a list or a mapping; it must be a "
+                        "whole number, at least 1"},
+    {"train.steps=0", "override 'train.steps=0': 'train.steps' is 0; it must be at least 1"},
+    {"train.steps=99999999999999999999", "override 'train.steps=99999999999999999999': 'train.steps' is "
+                                         "99999999999999999999; it must be at most "
+                                         "1099511627776"},
+    {"train.steps=-99999999999999999999", "override 'train.steps=-99999999999999999999': 'train.steps' is "
+                                          "-99999999999999999999; it must be at least 1"},
+    {"optimizer.beta1=1", "override 'optimizer.beta1=1': 'optimizer.beta1' is 1; it must be below 1"},
+    {"optimizer.eps=0", "override 'optimizer.eps=0': 'optimizer.eps' is 0; it must be above 0"},
+    {"optimizer.eps=nan",
+     "override 'optimizer.eps=nan': 'optimizer.eps' is nan; it must be a number, above 0 and at most 1"},
+    {"optimizer.eps=0x1",
+     "override 'optimizer.eps=0x1': 'optimizer.eps' is 0x1; it must be a number, above 0 and at most 1"},
+    {"optimizer.clip_grad=1e999",
+     "override 'optimizer.clip_grad=1e999': 'optimizer.clip_grad' is 1e999; it must be at most 1.0e+30"},
+    {"optimizer.clip_grad=1-2",
+     "override 'optimizer.clip_grad=1-2': 'optimizer.clip_grad' is 1-2; it must be a number, at least 0"},
+    {"optimizer.clip_grad=.",
+     "override 'optimizer.clip_grad=.': 'optimizer.clip_grad' is .; it must be a number, at least 0"},
+    {"data.shuffle=yes", "override 'data.shuffle=yes': 'data.shuffle' is yes; it must be true or false"},
+    {"data.shuffle='true'",
+     "override 'data.shuffle='true'': 'data.shuffle' is true; it must be true or false"},
+    {"scheduler.name=cosin", "override 'scheduler.name=cosin': 'scheduler.name' is cosin; it must be "
+                             "cosine, linear, constant or wsd; did "
+                             "you mean 'cosine'?"},
+    {"scheduler.name=polynomial", "override 'scheduler.name=polynomial': 'scheduler.name' is polynomial; "
+                                  "it must be cosine, linear, constant or "
+                                  "wsd"},
+    {"device=cuda",
+     "override 'device=cuda': 'device' is cuda, but this build has no CUDA device; choose auto or cpu"},
+    {"train.precision=bf16", "override 'train.precision=bf16': 'train.precision' is bf16, but this build "
+                             "trains in fp32; choose fp32"},
+#if RINGGPT_MPI
+    {"parallelism.transport=nccl", "override 'parallelism.transport=nccl': 'parallelism.transport' is nccl, "
+                                   "but this build has no NCCL transport; "
+                                   "choose auto, local or mpi"},
+#else
+    {"parallelism.transport=mpi", "override 'parallelism.transport=mpi': 'parallelism.transport' is mpi, "
+                                  "but this build has no MPI transport; "
+                                  "choose auto or local"},
+#endif
+    {"eval.contexts=5", "override 'eval.contexts=5': 'eval.contexts' is 5; it must be a list of up to 64 "
+                        "whole numbers, each at least 1"},
+    {"eval.contexts=[1, x]", "override 'eval.contexts=[1, x]': 'eval.contexts' is x; it must be a list of "
+                             "up to 64 whole numbers, each at "
+                             "least 1"},
+    {"eval.contexts=[0]", "override 'eval.contexts=[0]': 'eval.contexts' is 0; it must be at least 1"},
+    {"eval.contexts={1: 2}", "override 'eval.contexts={1: 2}': 'eval.contexts' is a mapping; it must be a "
+                             "list of up to 64 whole numbers, "
+                             "each at least 1"},
+    {"train.sequence_schedule=[1]", "override 'train.sequence_schedule=[1]': 'train.sequence_schedule' is "
+                                    "a list; it must be a mapping of up to 64 "
+                                    "first steps to lengths"},
+    {"train.sequence_schedule={0: a}", "override 'train.sequence_schedule={0: a}': "
+                                       "'train.sequence_schedule' is a; it must be a mapping of up to 64 "
+                                       "first steps to lengths"},
+    {"train.sequence_schedule={0: [1]}", "override 'train.sequence_schedule={0: [1]}': "
+                                         "'train.sequence_schedule' is a list or a mapping; it must be a "
+                                         "mapping of up to 64 first steps to lengths"},
+    {"model.hiden_size=5",
+     "override 'model.hiden_size=5': unknown key 'model.hiden_size'; did you mean 'model.hidden_size'?"},
+    {"train.learning_rate=5", "override 'train.learning_rate=5': unknown key 'train.learning_rate'; did "
+                              "you mean 'optimizer.learning_rate'?"},
+    {"learning_rate=5",
+     "override 'learning_rate=5': unknown key 'learning_rate'; did you mean 'optimizer.learning_rate'?"},
+    {"devise=cpu", "override 'devise=cpu': unknown key 'devise'; did you mean 'device'?"},
+    {"train.flux_capacitor=1", "override 'train.flux_capacitor=1': unknown key 'train.flux_capacitor'; "
+                               "'ringgpt train --help' lists all"},
+    {"train=5", "override 'train=5': 'train' is a section; override its keys one by one, as train.key=value"},
+    {"train.steps={",
+     "override 'train.steps={': not valid YAML: while parsing a flow node, did not find expected node "
+     "content"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
     assert_refused(cases[i].text, STATUS_CONFIG, cases[i].message);

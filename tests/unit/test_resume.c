@@ -4,11 +4,14 @@
 #include <string.h>
 
 #include "checkpoints/checkpoint.h"
+#include "model/params.h"
 #include "tests/support/expect.h"
 #include "tests/support/grids.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/training.h"
 #include "tests/support/unit.h"
+#include "train/grid.h"
+#include "train/sharding.h"
 
 /* A schedule whose stages and epochs end between the steps of the resumes. */
 #define COMMON                                                                                               \
@@ -96,6 +99,105 @@ static void test_resume_on_another_grid(void **state) {
   }
 }
 
+/* The whole state of a checkpoint. */
+typedef struct State {
+  const Config *config;
+  Checkpoint checkpoint;
+  TensorTable table;
+  float *weights, *m, *v; /* (table.total) */
+} State;
+
+static void load_state(State *state, const Config *config, int64_t step) {
+  char *path = training_checkpoint(config, step, "");
+  Comm *world = NULL;
+  Error error = {0};
+  *state = (State){.config = config};
+  expect_ok(params_build(&config->model, &state->table, NULL, &error), &error);
+  const int64_t total = state->table.total;
+  float *values = calloc((size_t)(3 * total), sizeof *values);
+  assert_non_null(values);
+  state->weights = values;
+  state->m = values + total;
+  state->v = values + 2 * total;
+  const CheckpointRange all = {0, total};
+  const CheckpointTarget target = {.table = &state->table,
+                                   .weights = state->weights,
+                                   .ranges = &all,
+                                   .range_count = 1,
+                                   .m = state->m,
+                                   .v = state->v};
+  expect_ok(comm_local_create(1, &world, &error), &error);
+  expect_ok(checkpoint_open(path, world, &state->checkpoint, &error), &error);
+  expect_ok(checkpoint_load(&state->checkpoint, &target, world, &error), &error);
+  comm_destroy(world);
+  free(path);
+}
+
+static bool same_floats(const float *a, const float *b, int64_t count) {
+  return memcmp(a, b, (size_t)count * sizeof *a) == 0;
+}
+
+/* What a rank of the sharded optimizer loads must be, bit for bit, its part of the whole. */
+static Status compare_share(Rank *rank, void *context, Error *error) {
+  const State *state = context;
+  const int64_t total = state->table.total;
+  Sharding sharding = {0};
+  Status status = STATUS_OK;
+  float *values = calloc((size_t)(3 * total), sizeof *values);
+  if (values == NULL) return fail(error, STATUS_SYSTEM, "no memory");
+  TRY_GOTO(sharding_create(rank->world, &state->table, values, values, &sharding, error), done);
+  const CheckpointTarget target = {.table = &state->table,
+                                   .weights = values,
+                                   .ranges = sharding.own,
+                                   .range_count = sharding.groups,
+                                   .m = values + total,
+                                   .v = values + 2 * total};
+  TRY_GOTO(checkpoint_load(&state->checkpoint, &target, rank->world, error), done);
+  bool same = same_floats(values, state->weights, total);
+  int64_t at = 0;
+  for (int64_t g = 0; g < sharding.groups; g++) {
+    const CheckpointRange own = sharding.own[g];
+    same = same && same_floats(target.m + at, state->m + own.begin, own.end - own.begin);
+    same = same && same_floats(target.v + at, state->v + own.begin, own.end - own.begin);
+    at += own.end - own.begin;
+  }
+  if (!same) status = fail(error, STATUS_INTERNAL, "other bits on rank %d", rank->world->rank);
+done:
+  sharding_destroy(&sharding);
+  free(values);
+  return status;
+}
+
+/* From any grid to any other, whatever the threads: the same state, bit for bit. */
+static void test_state_on_every_grid(void **state) {
+  const char *directory = training_directory(state);
+  const char *const grids[][3] = {{"parallelism.ring=1", "parallelism.data=1", "parallelism.threads=2"},
+                                  {"parallelism.ring=2", "parallelism.data=1", "parallelism.threads=1"},
+                                  {"parallelism.ring=1", "parallelism.data=2", "parallelism.threads=1"},
+                                  {"parallelism.ring=2", "parallelism.data=2", "parallelism.threads=1"},
+                                  {"parallelism.ring=4", "parallelism.data=1", "parallelism.threads=2"},
+                                  {"parallelism.ring=5", "parallelism.data=2", "parallelism.threads=1"}};
+  enum { GRIDS = sizeof grids / sizeof grids[0] };
+  for (int from = 0; from < GRIDS; from++) {
+    char name[32];
+    State loaded;
+    (void)snprintf(name, sizeof name, "grid-from-%d", from);
+    const char *const overrides[] = {grids[from][0], grids[from][1], grids[from][2], "train.steps=3", NULL};
+    const Config config = training_config(directory, name, overrides);
+    (void)training_metrics(&config);
+    load_state(&loaded, &config, 3);
+    for (int to = 0; to < GRIDS; to++) {
+      const char *const others[] = {grids[to][0], grids[to][1], grids[to][2], NULL};
+      const Config target = training_config(directory, "grid-to", others);
+      Error error = {0};
+      const Status status = grid_run(&target, NULL, compare_share, &loaded, &error);
+      if (status != STATUS_OK) fail_msg("from grid %d to grid %d: %s", from, to, error.text);
+    }
+    free(loaded.weights);
+    params_free(&loaded.table, NULL);
+  }
+}
+
 /* The same run directory: the newest whole checkpoint is used, a damaged one is named and passed over, and
  * the metrics hold every step once. */
 static void test_damaged_checkpoint(void **state) {
@@ -176,6 +278,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_resume_is_bit_identical),
       cmocka_unit_test(test_resume_on_another_grid),
+      cmocka_unit_test(test_state_on_every_grid),
       cmocka_unit_test(test_damaged_checkpoint),
       cmocka_unit_test(test_other_model),
       cmocka_unit_test(test_other_heads),

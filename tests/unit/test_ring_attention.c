@@ -83,7 +83,7 @@ static void gather(Case *test, const Layout *layout, const Tensors *t) {
   }
 }
 
-/* n hops: n - 1 transfers of K/V in each direction, n of dK/dV; nothing where the own block is all. */
+/* n hops, the own block among them: n - 1 transfers of K/V in each direction, and as many of dK/dV. */
 static Status check_traffic(const TestRank *rank, const AttentionDims *dims, const Layout *layout, int hops,
                             int passes, Error *error) {
   const AttentionOps *ops = &rank->device->ops.attention;
@@ -92,7 +92,7 @@ static Status check_traffic(const TestRank *rank, const AttentionDims *dims, con
   const int64_t dkv = runs * (int64_t)ops->dkv_bytes(dims, layout->runs[0].length);
   const CommCounter *keys = &rank->ring->counters[COMM_KEYS_VALUES];
   const CommCounter *gradients = &rank->ring->counters[COMM_KEY_VALUE_GRADIENTS];
-  const int64_t returns = passes > 1 && hops > 1 ? hops : 0;
+  const int64_t returns = passes > 1 ? hops - 1 : 0;
   REQUIRE(keys->messages == passes * (hops - 1), "transfers of keys and values");
   REQUIRE(keys->bytes == passes * (hops - 1) * kv, "bytes of keys and values");
   REQUIRE(gradients->messages == returns, "transfers of their gradient");

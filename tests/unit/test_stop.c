@@ -1,83 +1,29 @@
 /* Runs that are ended from outside: SIGTERM and SIGINT save and exit 75, the same command goes on, and after
  * any number of stops and kills the weights are those of a run that was left alone, bit for bit. */
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tests/support/compare.h"
-#include "tests/support/program.h"
+#include "tests/support/launch.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/training.h"
 #include "tests/support/unit.h"
 
-enum { STEPS = 60, KILLED = -1 };
+enum { STEPS = 60 };
 
 /* What both kinds of run share. */
 static const char *const OVERRIDES[] = {"train.steps=60", "checkpoint.every=7", "parallelism.ring=4",
                                         "train.sequence_schedule={0: 64, 30: 128}", NULL};
 
-/* Starts `ringgpt train` for a configuration with up to 8 overrides, a list ended by NULL; its output goes to
- * `sink`, or nowhere when that is negative. */
-static pid_t start_with(const Config *config, const char *const overrides[], int sink) {
-  enum { FIXED = 6, MOST = 16 };
-  char program[PATH_MAX];
-  char run[CONFIG_TEXT_BYTES + 16];
-  char train[CONFIG_TEXT_BYTES + 16];
-  char val[CONFIG_TEXT_BYTES + 16];
-  char *arguments[MOST] = {program, strdup("train"), strdup("configs/tiny.yaml"), run, train, val};
-  program_path(program);
-  (void)snprintf(run, sizeof run, "run.dir=%s", config->run.dir);
-  (void)snprintf(train, sizeof train, "data.train=%s", config->data.train);
-  (void)snprintf(val, sizeof val, "data.val=%s", config->data.val);
-  int count = FIXED;
-  for (int i = 0; overrides[i] != NULL && count < MOST - 1; i++) arguments[count++] = strdup(overrides[i]);
-  const pid_t child = fork();
-  assert_true(child >= 0);
-  if (child == 0) {
-    const int nowhere = open("/dev/null", O_WRONLY);
-    (void)dup2(sink < 0 ? nowhere : sink, STDOUT_FILENO);
-    (void)dup2(nowhere, STDERR_FILENO);
-    (void)execv(program, arguments);
-    _exit(127);
-  }
-  for (int i = 1; i < count; i++) {
-    if (i < 3 || i >= FIXED) free(arguments[i]);
-  }
-  return child;
+static pid_t start_with(const Config *config, const char *const overrides[]) {
+  return launch_start(&(Launch){.config = config, .overrides = overrides});
 }
 
 static pid_t start(const Config *config) {
-  return start_with(config, OVERRIDES, -1);
-}
-
-/* The exit status, or KILLED. */
-static int finish(pid_t child) {
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0) assert_int_equal(errno, EINTR);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : KILLED;
-}
-
-static void sleep_ms(int64_t ms) {
-  const struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-  (void)nanosleep(&time, NULL);
-}
-
-/* Waits until the run has recorded `steps` steps, or has ended by itself. */
-static void wait_for_steps(const Config *config, pid_t child, int64_t steps) {
-  char *path = training_path(config->run.dir, "metrics.jsonl");
-  for (int i = 0; i < 6000; i++) {
-    if (access(path, R_OK) == 0 && training_read_metrics(config).count >= steps) break;
-    siginfo_t info = {0};
-    if (waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == child) break;
-    sleep_ms(5);
-  }
-  free(path);
+  return start_with(config, OVERRIDES);
 }
 
 static Config undisturbed(const char *directory) {
@@ -92,15 +38,15 @@ static void check_stop(const char *directory, const char *name, int signal_numbe
   const Config whole = undisturbed(directory);
   const Config config = training_config(directory, name, OVERRIDES);
   const pid_t child = start(&config);
-  wait_for_steps(&config, child, 10);
+  launch_wait_for_steps(&config, child, 10);
   assert_int_equal(kill(child, signal_number), 0);
-  assert_int_equal(finish(child), STATUS_STOPPED);
+  assert_int_equal(launch_finish(child), STATUS_STOPPED);
   const int64_t done = training_read_metrics(&config).count;
   assert_in_range(done, 10, STEPS - 1);
   char *checkpoint = training_checkpoint(&config, done, "manifest.json");
   assert_int_equal(access(checkpoint, R_OK), 0);
   free(checkpoint);
-  assert_int_equal(finish(start(&config)), STATUS_OK);
+  assert_int_equal(launch_finish(start(&config)), STATUS_OK);
   assert_int_equal(training_read_metrics(&config).count, STEPS);
   training_same_state(&whole, &config, STEPS);
 }
@@ -121,12 +67,12 @@ static void test_kill(void **state) {
   Random random = {17};
   for (int i = 0; i < 10; i++) {
     const pid_t child = start(&config);
-    wait_for_steps(&config, child, 5 * i + random_below(&random, 10));
-    sleep_ms(random_below(&random, 15));
+    launch_wait_for_steps(&config, child, 5 * i + random_below(&random, 10));
+    launch_sleep_ms(random_below(&random, 15));
     (void)kill(child, SIGKILL);
-    (void)finish(child);
+    (void)launch_finish(child);
   }
-  assert_int_equal(finish(start(&config)), STATUS_OK);
+  assert_int_equal(launch_finish(start(&config)), STATUS_OK);
   assert_int_equal(training_read_metrics(&config).count, STEPS);
   training_same_state(&whole, &config, STEPS);
   char *log = training_path(config.run.dir, "log.txt");
@@ -139,7 +85,7 @@ static void test_kill(void **state) {
 /* Waits until the run has opened its log: from then on signals are watched. */
 static void wait_for_log(const Config *config) {
   char *log = training_path(config->run.dir, "log.txt");
-  for (int i = 0; i < 4000 && access(log, R_OK) != 0; i++) sleep_ms(5);
+  for (int i = 0; i < 4000 && access(log, R_OK) != 0; i++) launch_sleep_ms(5);
   assert_int_equal(access(log, R_OK), 0);
   free(log);
 }
@@ -149,23 +95,23 @@ static void test_second_signal(void **state) {
   const char *const overrides[] = {"train.sequence_length=32768", "train.micro_batch_size=1",
                                    "train.global_batch_size=1", "train.steps=3", NULL};
   const Config config = training_config(training_directory(state), "twice", overrides);
-  const pid_t child = start_with(&config, overrides, -1);
+  const pid_t child = start_with(&config, overrides);
   wait_for_log(&config);
   assert_int_equal(kill(child, SIGTERM), 0);
-  sleep_ms(100);
+  launch_sleep_ms(100);
   assert_int_equal(kill(child, SIGTERM), 0);
-  assert_int_equal(finish(child), KILLED);
+  assert_int_equal(launch_finish(child), LAUNCH_KILLED);
 }
 
 /* SIGUSR2, which ends the watch from inside, must not switch it off from outside. */
 static void test_foreign_signal(void **state) {
   const Config config = training_config(training_directory(state), "foreign", OVERRIDES);
   const pid_t child = start(&config);
-  wait_for_steps(&config, child, 3);
+  launch_wait_for_steps(&config, child, 3);
   assert_int_equal(kill(child, SIGUSR2), 0);
-  wait_for_steps(&config, child, 6);
+  launch_wait_for_steps(&config, child, 6);
   assert_int_equal(kill(child, SIGTERM), 0);
-  assert_int_equal(finish(child), STATUS_STOPPED);
+  assert_int_equal(launch_finish(child), STATUS_STOPPED);
 }
 
 /* A reader of the output that goes away does not take the run with it. */
@@ -174,9 +120,9 @@ static void test_closed_output(void **state) {
   assert_int_equal(pipe(ends), 0);
   const Config config = training_config(training_directory(state), "closed", OVERRIDES);
   assert_int_equal(close(ends[0]), 0);
-  const pid_t child = start_with(&config, OVERRIDES, ends[1]);
+  const pid_t child = launch_start(&(Launch){.config = &config, .overrides = OVERRIDES, .output = ends[1]});
   assert_int_equal(close(ends[1]), 0);
-  assert_int_equal(finish(child), STATUS_OK);
+  assert_int_equal(launch_finish(child), STATUS_OK);
   assert_int_equal(training_read_metrics(&config).count, STEPS);
 }
 
@@ -198,11 +144,11 @@ static void test_evaluations_survive_stops(void **state) {
   Random random = {23};
   int status = STATUS_STOPPED;
   for (int i = 0; i < 40 && status == STATUS_STOPPED; i++) {
-    const pid_t child = start_with(&config, overrides, -1);
-    wait_for_steps(&config, child, 4 * (i + 1));
-    sleep_ms(random_below(&random, 8));
+    const pid_t child = start_with(&config, overrides);
+    launch_wait_for_steps(&config, child, 4 * (i + 1));
+    launch_sleep_ms(random_below(&random, 8));
     (void)kill(child, i < 8 ? SIGTERM : 0);
-    status = finish(child);
+    status = launch_finish(child);
   }
   assert_int_equal(status, STATUS_OK);
   assert_int_equal(training_read_metrics(&config).count, 30);

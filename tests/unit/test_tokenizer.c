@@ -8,71 +8,9 @@
 #include "data/utf8.h"
 #include "kernels/base/clock.h"
 #include "tests/support/expect.h"
+#include "tests/support/small_gpt2.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/unit.h"
-
-/* A small tokenizer: token b is the byte b, token 256 + i is merge i, the last one ends a document. The
- * merges were learned from a few sentences. */
-static const char *const merges[] = {
-    "a t", "t h",  "Ġ th",  "Ġth e", "Ġ r",    "Ġ Ġ",   "Ġ c",  "Ġ i",    "Ġr e",  "' s",
-    "2 0", "9 9",  "a Ã",   "h at",  "o n",    "r n",   "t u",  "v e",    "Ã ¼",   "Ċ ĠĠ",
-    "Ġ s", "Ġ 20", "Ġ hat", "Ł e",   "Ġth at", "Ġc at", "Ġi t", "Ġre tu", "ĊĠĠ Ġ", "Ġretu rn",
-    "' l", "' t",  "' ve",  "0 1",   "1 99",   "2 4",   "G r",  "S t",    "a f",   "a l",
-    "a n", "a s",  "a y",   "b e",   "m at",   "n aÃ",  "r aÃ", "s n",    "u e",   "v al",
-    "w e", "¯ ve", "Ã ©",   "Ã Łe",  "Ġ at",   "Ġ on",  "Ġ Ã¼", "Ġ 199",  "Ġ Gr",  "Ġ St"};
-
-#define MERGE_COUNT 60
-#define VOCAB (256 + MERGE_COUNT + 1)
-
-/* The character that stands for a byte in the files of GPT-2, by the list of those that stand for themselves.
- */
-static int byte_character(int byte) {
-  int before = 0;
-  for (int b = 0; b < 256; b++) {
-    const bool itself = (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
-    if (b == byte) return itself ? b : 256 + before;
-    before += !itself;
-  }
-  return -1;
-}
-
-/* Appends a character as UTF-8, with a backslash where JSON needs one. */
-static char *put_character(char *to, int character, bool json) {
-  if (json && (character == '"' || character == '\\')) *to++ = '\\';
-  if (character < 0x80) {
-    *to++ = (char)character;
-  } else {
-    *to++ = (char)(0xc0 | character >> 6);
-    *to++ = (char)(0x80 | (character & 0x3f));
-  }
-  return to;
-}
-
-/* Writes the two files of the tokenizer into a folder. */
-static void write_tokenizer(TempDir *directory, const char *folder, const char *vocabulary_name,
-                            const char *merges_name) {
-  char vocabulary[8192];
-  char list[2048];
-  char path[128];
-  char *to = vocabulary;
-  char *next = list + sprintf(list, "#version: 0.2\n");
-  *to++ = '{';
-  for (int byte = 0; byte < 256; byte++) {
-    *to++ = '"';
-    to = put_character(to, byte_character(byte), true);
-    to += sprintf(to, "\": %d, ", byte);
-  }
-  for (int i = 0; i < MERGE_COUNT; i++) {
-    const char *space = strchr(merges[i], ' ');
-    to += sprintf(to, "\"%.*s%s\": %d, ", (int)(space - merges[i]), merges[i], space + 1, 256 + i);
-    next += sprintf(next, "%s\n", merges[i]);
-  }
-  (void)sprintf(to, "\"<|endoftext|>\": %d}", VOCAB - 1);
-  (void)snprintf(path, sizeof path, "%s/%s", folder, vocabulary_name);
-  temp_file_write_text(temp_dir_path(directory, path), vocabulary);
-  (void)snprintf(path, sizeof path, "%s/%s", folder, merges_name);
-  temp_file_write_text(temp_dir_path(directory, path), list);
-}
 
 static Status open_gpt2(TempDir *directory, const char *folder, Tokenizer **out, Error *error) {
   char name[512];
@@ -83,7 +21,7 @@ static Status open_gpt2(TempDir *directory, const char *folder, Tokenizer **out,
 static Tokenizer *make_gpt2(TempDir *directory) {
   Error error = {0};
   Tokenizer *tokenizer = NULL;
-  write_tokenizer(directory, "mini", "vocab.json", "merges.txt");
+  small_gpt2_write(directory, "mini", "vocab.json", "merges.txt");
   expect_ok(open_gpt2(directory, "mini", &tokenizer, &error), &error);
   return tokenizer;
 }
@@ -109,31 +47,13 @@ static void encode(Tokenizer *tokenizer, const char *text, size_t bytes, size_t 
   assert_int_equal(at, bytes);
 }
 
-/* The bytes of a token, from the list of merges. */
-static size_t token_text(int32_t token, char *out) {
-  size_t length = 0;
-  if (token < 256) {
-    out[0] = (char)token;
-    return 1;
-  }
-  for (const unsigned char *at = (const unsigned char *)merges[token - 256]; *at != '\0'; at++) {
-    if (*at == ' ') continue;
-    int character = *at;
-    if (character >= 0x80) character = (character & 0x1f) << 6 | (*++at & 0x3f);
-    for (int byte = 0; byte < 256; byte++) {
-      if (byte_character(byte) == character) out[length++] = (char)byte;
-    }
-  }
-  return length;
-}
-
 static void expect_text(const TokenList *list, const char *text, size_t bytes) {
-  char token[VOCAB - 1][16];
-  size_t lengths[VOCAB - 1];
+  char token[SMALL_GPT2_VOCAB - 1][16];
+  size_t lengths[SMALL_GPT2_VOCAB - 1];
   size_t at = 0;
-  for (int32_t i = 0; i < VOCAB - 1; i++) lengths[i] = token_text(i, token[i]);
+  for (int32_t i = 0; i < SMALL_GPT2_VOCAB - 1; i++) lengths[i] = small_gpt2_token(i, token[i]);
   for (int64_t i = 0; i < list->count; i++) {
-    assert_true(list->tokens[i] >= 0 && list->tokens[i] < VOCAB - 1);
+    assert_true(list->tokens[i] >= 0 && list->tokens[i] < SMALL_GPT2_VOCAB - 1);
     const size_t length = lengths[list->tokens[i]];
     assert_true(at + length <= bytes);
     assert_memory_equal(token[list->tokens[i]], text + at, length);
@@ -195,8 +115,8 @@ static void test_gpt2_values(void **state) {
        19,
        {300, 104, 32, 112, 256, 104, 32, 98, 256, 104, 313, 277, 291, 289, 267, 280, 256, 104, 101}}};
   Tokenizer *tokenizer = make_gpt2(*state);
-  assert_int_equal(tokenizer->vocab_size, VOCAB);
-  assert_int_equal(tokenizer->end_of_document, VOCAB - 1);
+  assert_int_equal(tokenizer->vocab_size, SMALL_GPT2_VOCAB);
+  assert_int_equal(tokenizer->end_of_document, SMALL_GPT2_VOCAB - 1);
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     for (size_t piece = 0; piece < 12; piece++) {
       TokenList list = {0};
@@ -212,7 +132,7 @@ static void test_gpt2_values(void **state) {
 static void test_other_file_names(void **state) {
   Error error = {0};
   Tokenizer *tokenizer = NULL;
-  write_tokenizer(*state, "old", "encoder.json", "vocab.bpe");
+  small_gpt2_write(*state, "old", "encoder.json", "vocab.bpe");
   expect_ok(open_gpt2(*state, "old", &tokenizer, &error), &error);
   tokenizer_close(tokenizer);
 }
@@ -254,6 +174,154 @@ static void test_invalid_utf8(void **state) {
     free(cut.tokens);
   }
   tokenizer_close(tokenizer);
+}
+
+/* ---------------------------------------------------------------- decoding */
+
+/* The bytes of the tokens, one behind the other, are the text that they were made of. */
+static void expect_decoded(Tokenizer *tokenizer, const char *text, size_t bytes) {
+  TokenList list = {0};
+  size_t at = 0;
+  encode(tokenizer, text, bytes, 0, &list);
+  for (int64_t i = 0; i < list.count; i++) {
+    Error error = {0};
+    const char *part = NULL;
+    size_t length = 0;
+    expect_ok(tokenizer_decode(tokenizer, list.tokens[i], &part, &length, &error), &error);
+    assert_true(length >= 1 && at + length <= bytes);
+    assert_memory_equal(part, text + at, length);
+    at += length;
+  }
+  assert_int_equal(at, bytes);
+  free(list.tokens);
+}
+
+static void expect_unknown(Tokenizer *tokenizer, int32_t token) {
+  Error error = {0};
+  const char *part = NULL;
+  size_t length = 0;
+  char number[32];
+  (void)snprintf(number, sizeof number, "no token %d", (int)token);
+  expect_error(tokenizer_decode(tokenizer, token, &part, &length, &error), &error, STATUS_DATA, number);
+}
+
+/* Texts of all lengths, of any bytes and of words with characters of one to four bytes. */
+static void expect_round_trips(Tokenizer *tokenizer) {
+  static const char *const words[] = {
+      "the", " that", "\n   ", "Gr\303\274\303\237e", "\346\227\245", " \360\237\230\200", "2024", "'ll"};
+  uint64_t random = 17;
+  for (size_t bytes = 0; bytes < 300; bytes++) {
+    char text[600];
+    size_t length = 0;
+    while (length < bytes) {
+      random = random * 6364136223846793005U + 1442695040888963407U;
+      if (bytes % 2 == 0) {
+        text[length++] = (char)(random >> 40);
+        continue;
+      }
+      for (const char *from = words[random >> 61]; *from != '\0'; from++) text[length++] = *from;
+    }
+    expect_decoded(tokenizer, text, length);
+  }
+}
+
+static void expect_end_is_empty(Tokenizer *tokenizer) {
+  Error error = {0};
+  const char *part = NULL;
+  size_t length = 1;
+  expect_ok(tokenizer_decode(tokenizer, tokenizer->end_of_document, &part, &length, &error), &error);
+  assert_int_equal(length, 0);
+  expect_unknown(tokenizer, -1);
+  expect_unknown(tokenizer, (int32_t)tokenizer->vocab_size);
+  expect_unknown(tokenizer, INT32_MAX);
+  expect_unknown(tokenizer, INT32_MIN);
+}
+
+static void test_decode_bytes(void **state) {
+  (void)state;
+  Error error = {0};
+  Tokenizer *tokenizer = NULL;
+  expect_ok(tokenizer_open("bytes", &tokenizer, &error), &error);
+  expect_round_trips(tokenizer);
+  expect_end_is_empty(tokenizer);
+  tokenizer_close(tokenizer);
+}
+
+/* Also every token of the vocabulary alone, whether a text would give it or not. */
+static void test_decode_gpt2(void **state) {
+  Tokenizer *tokenizer = make_gpt2(*state);
+  expect_round_trips(tokenizer);
+  expect_end_is_empty(tokenizer);
+  for (int32_t token = 0; token < SMALL_GPT2_VOCAB - 1; token++) {
+    Error error = {0};
+    char expected[16];
+    const char *part = NULL;
+    size_t length = 0;
+    expect_ok(tokenizer_decode(tokenizer, token, &part, &length, &error), &error);
+    assert_int_equal(length, small_gpt2_token(token, expected));
+    assert_memory_equal(part, expected, length);
+  }
+  tokenizer_close(tokenizer);
+}
+
+/* Tokens that somebody added, with characters that stand for no byte, are their own text. */
+static void test_decode_added_tokens(void **state) {
+  static const char *const added[] = {"<|im start|>", "\305\277", "\342\202\254", "a\360\237\230\200b"};
+  const int32_t count = (int32_t)(sizeof added / sizeof added[0]);
+  TempDir *directory = *state;
+  small_gpt2_write(directory, "more", "vocab.json", "merges.txt");
+  const char *path = temp_dir_path(directory, "more/vocab.json");
+  char *text = temp_file_read_text(path);
+  char longer[9000];
+  int used = snprintf(longer, sizeof longer, "%.*s", (int)(strlen(text) - 1), text);
+  for (int32_t i = 0; i < count; i++) {
+    used += snprintf(longer + used, sizeof longer - (size_t)used, ", \"%s\": %d", added[i],
+                     SMALL_GPT2_VOCAB + (int)i);
+  }
+  (void)snprintf(longer + used, sizeof longer - (size_t)used, "}");
+  temp_file_write_text(path, longer);
+  Error error = {0};
+  Tokenizer *tokenizer = NULL;
+  expect_ok(open_gpt2(directory, "more", &tokenizer, &error), &error);
+  for (int32_t i = 0; i < count; i++) {
+    const char *part = NULL;
+    size_t length = 0;
+    expect_ok(tokenizer_decode(tokenizer, SMALL_GPT2_VOCAB + i, &part, &length, &error), &error);
+    assert_int_equal(length, strlen(added[i]));
+    assert_memory_equal(part, added[i], length);
+  }
+  tokenizer_close(tokenizer);
+  free(text);
+}
+
+/* The files of a tokenizer, under one name each, make the same tokenizer again. */
+static void test_read_files(void **state) {
+  TempDir *directory = *state;
+  char name[512];
+  Error error = {0};
+  TokenizerFiles files;
+  Tokenizer *tokenizer = NULL;
+  small_gpt2_write(directory, "old", "encoder.json", "vocab.bpe");
+  (void)snprintf(name, sizeof name, "gpt2:%s", temp_dir_path(directory, "old"));
+  expect_ok(tokenizer_read_files(name, &files, &error), &error);
+  assert_int_equal(files.count, 2);
+  for (int64_t i = 0; i < files.count; i++) {
+    char path[64];
+    assert_true(tokenizer_owns_file(files.files[i].name));
+    (void)snprintf(path, sizeof path, "new/%s", files.files[i].name);
+    temp_file_write(temp_dir_path(directory, path), files.files[i].data, files.files[i].bytes);
+  }
+  tokenizer_free_files(&files);
+  expect_ok(open_gpt2(directory, "new", &tokenizer, &error), &error);
+  assert_int_equal(tokenizer->vocab_size, SMALL_GPT2_VOCAB);
+  expect_round_trips(tokenizer);
+  tokenizer_close(tokenizer);
+  expect_ok(tokenizer_read_files("bytes", &files, &error), &error);
+  assert_int_equal(files.count, 0);
+  assert_int_equal(remove(temp_dir_path(directory, "new/merges.txt")), 0);
+  (void)snprintf(name, sizeof name, "gpt2:%s", temp_dir_path(directory, "new"));
+  expect_error(tokenizer_read_files(name, &files, &error), &error, STATUS_NO_INPUT, "merges.txt");
+  expect_error(tokenizer_read_files("byte", &files, &error), &error, STATUS_USAGE, "\"byte\"");
 }
 
 /* Words of a million bytes take no time that grows with their square. */
@@ -299,13 +367,13 @@ static void test_damaged_files(void **state) {
   Error error = {0};
   Tokenizer *tokenizer = NULL;
   for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-    write_tokenizer(directory, "bad", "vocab.json", "merges.txt");
+    small_gpt2_write(directory, "bad", "vocab.json", "merges.txt");
     if (faults[i].vocabulary != NULL) temp_file_write_text(vocabulary, faults[i].vocabulary);
     if (faults[i].merges != NULL) temp_file_write_text(list, faults[i].merges);
     expect_error(open_gpt2(directory, "bad", &tokenizer, &error), &error, faults[i].status, faults[i].text);
     assert_null(tokenizer);
   }
-  write_tokenizer(directory, "bad", "vocab.json", "merges.txt");
+  small_gpt2_write(directory, "bad", "vocab.json", "merges.txt");
   temp_file_write(list, "a\0t\n", 4);
   expect_error(open_gpt2(directory, "bad", &tokenizer, &error), &error, STATUS_DATA, list, "zero byte");
   assert_int_equal(remove(list), 0);
@@ -349,9 +417,12 @@ static void test_utf8(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_bytes),       cmocka_unit_test(test_unknown_name), IN_TEMP_DIR(test_gpt2_values),
-      IN_TEMP_DIR(test_other_file_names), IN_TEMP_DIR(test_invalid_utf8),      IN_TEMP_DIR(test_long_words),
-      IN_TEMP_DIR(test_damaged_files),    cmocka_unit_test(test_utf8),
+      cmocka_unit_test(test_bytes),          cmocka_unit_test(test_unknown_name),
+      IN_TEMP_DIR(test_gpt2_values),         IN_TEMP_DIR(test_other_file_names),
+      IN_TEMP_DIR(test_invalid_utf8),        IN_TEMP_DIR(test_long_words),
+      IN_TEMP_DIR(test_damaged_files),       cmocka_unit_test(test_utf8),
+      cmocka_unit_test(test_decode_bytes),   IN_TEMP_DIR(test_decode_gpt2),
+      IN_TEMP_DIR(test_decode_added_tokens), IN_TEMP_DIR(test_read_files),
   };
   return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
 }

@@ -109,7 +109,7 @@ static Perplexity evaluate(const char *directory, const char *ring, const char *
   const Config config = training_config(directory, "eval", overrides);
   EvalTask task = {.config = &config, .context = context, .tokens = tokens};
   Error error = {0};
-  expect_ok(grid_run(&config, evaluate_rank, &task, &error), &error);
+  expect_ok(grid_run(&config, NULL, evaluate_rank, &task, &error), &error);
   return task.result;
 }
 
@@ -177,7 +177,7 @@ static void test_perplexity_too_long(void **state) {
   const Config config = training_config(training_directory(state), "eval", NULL);
   EvalTask task = {.config = &config, .context = 1 << 20};
   Error error = {0};
-  assert_int_equal(grid_run(&config, evaluate_rank, &task, &error), STATUS_DATA);
+  assert_int_equal(grid_run(&config, NULL, evaluate_rank, &task, &error), STATUS_DATA);
 }
 
 /* ---------------------------------------------------------------- steps that are not finite */

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Compares ringgpt with Hugging Face transformers, which it installs from PyPI into a virtual environment (several
+# GB the first time): the stored models of this folder are made again, and models of both families that ringgpt
+# trains here are loaded by transformers, which must give the same logits and loss. `make check-peers` calls it.
+#
+#   tests/peers/check.sh PROGRAM LOGITS DIRECTORY
+#     LOGITS      the program of tests/peers/logits.c
+#     DIRECTORY   for the environment, which stays, and what is made here, which is made anew
+set -euo pipefail
+program="$1"
+logits="$2"
+directory="$3"
+work="$directory/work"
+venv="$directory/venv"
+
+if [ ! -e "$venv/installed" ]; then
+  python3 -m venv "$venv" || {
+    echo "python3 cannot make a virtual environment: install python3-venv and call make again"
+    exit 1
+  }
+  "$venv/bin/pip" install --quiet --disable-pip-version-check torch transformers safetensors numpy
+  touch "$venv/installed"
+fi
+
+rm -rf "$work"
+mkdir -p "$work"
+# Nothing is asked of the hub: all that is loaded lies here.
+export HF_HUB_OFFLINE=1 HF_HOME="$work/home" PYTHONDONTWRITEBYTECODE=1
+
+"$program" prepare --out "$work/data" --suffix .c --val-fraction 0.1 train model data >"$work/prepare.txt"
+train() { # NAME OVERRIDE...
+  local name="$1"
+  shift
+  "$program" train configs/tiny.yaml "run.dir=$work/$name" "data.train=$work/data/train_*.bin.gz" \
+    optimizer.learning_rate=5e-3 train.steps=40 checkpoint.every=40 "$@" >"$work/$name.txt"
+}
+train llama model.rope_theta=700 model.initializer_range=0.1
+train gpt2 model.position=learned model.norm=layernorm model.activation=gelu model.bias=true \
+  model.tie_word_embeddings=true model.num_key_value_heads=4 model.max_position_embeddings=256 \
+  model.initializer_range=0.1
+
+"$venv/bin/python" tests/peers/check_peers.py "$logits" "$work" \
+  "$work/llama/checkpoints/step_00000040" "$work/gpt2/checkpoints/step_00000040"

@@ -1,0 +1,189 @@
+/* Subnormal numbers: zero inside a device, in its owner and in its compute threads and for every
+ * implementation; as they were before and after it, and in threads of other work. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/device.h"
+#include "tests/support/expect.h"
+#include "tests/support/unit.h"
+
+enum { THREADS = 3 };
+
+/* Whether this thread computes with subnormal numbers, as operands and as results. */
+static bool keeps_operands(void) {
+  volatile float small = 0x1p-140F;
+  volatile float factor = 0x1p20F;
+  volatile float product = small * factor;
+  return product > 0.0F;
+}
+
+static bool keeps_results(void) {
+  volatile float small = 0x1p-120F;
+  volatile float factor = 0x1p-20F;
+  volatile float product = small * factor;
+  uint32_t bits = 0;
+  const float value = product;
+  memcpy(&bits, &value, sizeof bits);
+  return bits != 0;
+}
+
+static void check_threads(bool keeping) {
+  bool operands[THREADS];
+  bool results[THREADS];
+#pragma omp parallel for schedule(static, 1) num_threads(THREADS)
+  for (int i = 0; i < THREADS; i++) {
+    operands[i] = keeps_operands();
+    results[i] = keeps_results();
+  }
+  for (int i = 0; i < THREADS; i++) {
+    assert_int_equal(operands[i], keeping);
+    assert_int_equal(results[i], keeping);
+  }
+}
+
+static void test_owner_and_workers(void **state) {
+  (void)state;
+  Error error = {0};
+  for (int again = 0; again < 2; again++) {
+    Device *outer = NULL;
+    Device *inner = NULL;
+    check_threads(true);
+    expect_ok(device_create(THREADS, &outer, &error), &error);
+    check_threads(false);
+    /* A second device finds the mode as it wants it, and leaves it so. */
+    expect_ok(device_create(THREADS, &inner, &error), &error);
+    device_destroy(inner);
+    check_threads(false);
+    device_destroy(outer);
+    check_threads(true);
+  }
+}
+
+/* ---------------------------------------------------------------- threads of other work */
+
+typedef struct Other {
+  pthread_barrier_t barrier;
+  bool kept;
+} Other;
+
+static void *other_work(void *argument) {
+  Other *other = argument;
+  (void)pthread_barrier_wait(&other->barrier); /* the device is there */
+  (void)pthread_barrier_wait(&other->barrier);
+  other->kept = keeps_operands() && keeps_results();
+  return NULL;
+}
+
+static void test_other_threads_keep_theirs(void **state) {
+  (void)state;
+  Other other = {.kept = false};
+  Error error = {0};
+  Device *device = NULL;
+  pthread_t thread;
+  assert_int_equal(pthread_barrier_init(&other.barrier, NULL, 2), 0);
+  assert_int_equal(pthread_create(&thread, NULL, other_work, &other), 0);
+  (void)pthread_barrier_wait(&other.barrier);
+  expect_ok(device_create(1, &device, &error), &error);
+  (void)pthread_barrier_wait(&other.barrier);
+  assert_int_equal(pthread_join(thread, NULL), 0);
+  assert_true(other.kept);
+  device_destroy(device);
+  (void)pthread_barrier_destroy(&other.barrier);
+}
+
+/* What the owner writes to the log and reads from files is the same. */
+static void test_text_is_the_same(void **state) {
+  (void)state;
+  char text[64];
+  char *end = NULL;
+  Error error = {0};
+  Device *device = NULL;
+  expect_ok(device_create(1, &device, &error), &error);
+  (void)snprintf(text, sizeof text, "%.17g", 4.9406564584124654e-324);
+  const double back = strtod("4.9406564584124654e-324", &end);
+  device_destroy(device);
+  assert_string_equal(text, "4.9406564584124654e-324");
+  assert_true(back > 0.0);
+}
+
+/* ---------------------------------------------------------------- operations */
+
+enum { COUNT = 48 };
+
+static void check_zeros(const Device *device, const char *what, const float *x) {
+  const float zeros[COUNT] = {0};
+  for (int i = 0; i < COUNT; i++) {
+    if (memcmp(&x[i], &zeros[i], sizeof x[i]) != 0) {
+      fail_msg("%s of %s: element %d is %a", what, device->summary, i, (double)x[i]);
+    }
+  }
+}
+
+static void fill(float *x, float value) {
+  for (int i = 0; i < COUNT; i++) x[i] = value;
+}
+
+/* Operands and results that are subnormal, of an operation of each kind. */
+static void check_operations(Device *device) {
+  const Ops *ops = &device->ops;
+  const float small = 0x1p-140F;
+  float x[COUNT];
+  float w[COUNT * COUNT];
+  float y[COUNT];
+  fill(x, small);
+  for (int i = 0; i < COUNT * COUNT; i++) w[i] = 0x1p20F;
+  ops->linear_forward(device, 1, COUNT, COUNT, x, w, NULL, y);
+  check_zeros(device, "linear_forward, operands", y);
+  ops->linear_backward_input(device, 1, COUNT, COUNT, x, w, y);
+  check_zeros(device, "linear_backward_input, operands", y);
+  fill(x, 0x1p-100F);
+  for (int i = 0; i < COUNT * COUNT; i++) w[i] = i % (COUNT + 1) == 0 ? 0x1p-40F : 0.0F;
+  ops->linear_forward(device, 1, COUNT, COUNT, x, w, NULL, y);
+  check_zeros(device, "linear_forward, results", y);
+  fill(x, small);
+  fill(y, 0.0F);
+  ops->add(device, COUNT, x, y);
+  check_zeros(device, "add", y);
+  ops->gelu_forward(device, COUNT, x, y);
+  check_zeros(device, "gelu_forward", y);
+  float m[COUNT] = {0};
+  float v[COUNT] = {0};
+  const AdamwStep step = {
+      .learning_rate = 1, .beta1 = 0.9F, .beta2 = 0.95F, .eps = 1, .gradient_scale = 1, .step = 1};
+  fill(y, 0.0F);
+  ops->adamw(device, &step, COUNT, x, y, m, v);
+  check_zeros(device, "adamw, moment", m);
+  double sum = 1;
+  ops->sum_of_squares(device, COUNT, x, &sum);
+  assert_true(sum == 0.0);
+}
+
+static void test_all_implementations_alike(void **state) {
+  (void)state;
+  static const char *const names[] = {"reference", "avx2", "avx512", NULL};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    Device *device = NULL;
+    Error error = {0};
+    assert_int_equal(names[i] != NULL ? setenv("RINGGPT_ISA", names[i], 1) : unsetenv("RINGGPT_ISA"), 0);
+    if (device_create(THREADS, &device, &error) != STATUS_OK) continue;
+    check_operations(device);
+    device_destroy(device);
+  }
+  assert_int_equal(unsetenv("RINGGPT_ISA"), 0);
+}
+
+int main(void) {
+#if defined(__SSE2__) || defined(__aarch64__)
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_owner_and_workers),
+      cmocka_unit_test(test_other_threads_keep_theirs),
+      cmocka_unit_test(test_text_is_the_same),
+      cmocka_unit_test(test_all_implementations_alike),
+  };
+#else
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_text_is_the_same)};
+#endif
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

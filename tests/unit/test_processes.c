@@ -1,0 +1,236 @@
+/* The program over MPI: ranks that are processes give the bits of ranks that are threads, stop and go on
+ * alike, and end together, with one message, when one of them fails, dies or hangs. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/support/launch.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/training.h"
+#include "tests/support/unit.h"
+
+#define MOST_OVERRIDES 24
+
+/* Overrides, a list ended by NULL, with the grid in front. */
+typedef struct Overrides {
+  char grid[2][48];
+  const char *list[MOST_OVERRIDES];
+} Overrides;
+
+static void overrides_make(Overrides *out, int ring, int data, const char *const others[]) {
+  int count = 0;
+  (void)snprintf(out->grid[0], sizeof out->grid[0], "parallelism.ring=%d", ring);
+  (void)snprintf(out->grid[1], sizeof out->grid[1], "parallelism.data=%d", data);
+  out->list[count++] = out->grid[0];
+  out->list[count++] = out->grid[1];
+  for (int i = 0; others[i] != NULL && count < MOST_OVERRIDES - 1; i++) out->list[count++] = others[i];
+  out->list[count] = NULL;
+}
+
+/* Runs to the end, as threads (processes 0) or over mpirun. */
+static void run(const Config *config, const Overrides *overrides, int processes, int expected) {
+  char errors[CONFIG_TEXT_BYTES + 16];
+  (void)snprintf(errors, sizeof errors, "%s.errors", config->run.dir);
+  const Launch launch = {
+      .config = config, .overrides = overrides->list, .processes = processes, .errors = errors};
+  const int status = launch_finish(launch_start(&launch));
+  if (status == expected) return;
+  char *text = temp_file_read_text(errors);
+  fail_msg("%s: status %d, expected %d: %s", config->run.dir, status, expected, text);
+}
+
+static void same_metrics(const Config *a, const Config *b) {
+  const Metrics left = training_read_metrics(a);
+  const Metrics right = training_read_metrics(b);
+  assert_true(left.count > 0);
+  assert_memory_equal(&left, &right, sizeof left);
+}
+
+/* ---------------------------------------------------------------- the same bits */
+
+static void check_grid(const char *directory, int ring, int data) {
+  static const char *const others[] = {"train.steps=4", "checkpoint.every=0", NULL};
+  char names[2][64];
+  Overrides overrides;
+  overrides_make(&overrides, ring, data, others);
+  (void)snprintf(names[0], sizeof names[0], "threads-%d-%d", ring, data);
+  (void)snprintf(names[1], sizeof names[1], "processes-%d-%d", ring, data);
+  const Config threads = training_config(directory, names[0], overrides.list);
+  const Config processes = training_config(directory, names[1], overrides.list);
+  run(&threads, &overrides, 0, STATUS_OK);
+  run(&processes, &overrides, ring * data, STATUS_OK);
+  same_metrics(&threads, &processes);
+  training_same_state(&threads, &processes, 4);
+}
+
+static void test_same_bits(void **state) {
+  const char *directory = training_directory(state);
+  for (int ring = 1; ring <= 8; ring++) {
+    for (int data = 1; data <= 2; data++) {
+      /* One process is a run of threads. */
+      if (ring * data > 1) check_grid(directory, ring, data);
+    }
+  }
+}
+
+/* The results of an evaluation, as JSON: the same text. */
+static void test_evaluation(void **state) {
+  const char *directory = training_directory(state);
+  static const char *const others[] = {"train.steps=2", "checkpoint.every=0", NULL};
+  Overrides overrides;
+  overrides_make(&overrides, 2, 2, others);
+  const Config config = training_config(directory, "evaluated", overrides.list);
+  run(&config, &overrides, 4, STATUS_OK);
+  char *checkpoint = training_checkpoint(&config, 2, "");
+  char *texts[2] = {NULL};
+  for (int i = 0; i < 2; i++) {
+    char *json = training_path(directory, i == 0 ? "threads.json" : "processes.json");
+    const char *const arguments[] = {"parallelism.ring=2",
+                                     "parallelism.data=2",
+                                     "--checkpoint",
+                                     checkpoint,
+                                     "--context",
+                                     "64,300",
+                                     "--json",
+                                     json,
+                                     NULL};
+    const Launch launch = {
+        .command = "eval", .config = &config, .overrides = arguments, .processes = i == 0 ? 0 : 4};
+    assert_int_equal(launch_finish(launch_start(&launch)), STATUS_OK);
+    texts[i] = temp_file_read_text(json);
+    free(json);
+  }
+  assert_string_equal(texts[0], texts[1]);
+  assert_non_null(strstr(texts[0], "perplexity"));
+  free(texts[0]);
+  free(texts[1]);
+  free(checkpoint);
+}
+
+/* ---------------------------------------------------------------- stopping and dying */
+
+static const char *const LONG_RUN[] = {"train.steps=40", "checkpoint.every=5", NULL};
+
+static Config undisturbed(const char *directory, Overrides *overrides) {
+  overrides_make(overrides, 3, 1, LONG_RUN);
+  const Config config = training_config(directory, "undisturbed", overrides->list);
+  char *path = training_checkpoint(&config, 40, "manifest.json");
+  if (access(path, R_OK) != 0) run(&config, overrides, 0, STATUS_OK);
+  free(path);
+  return config;
+}
+
+/* A signal to one rank that is not the first: all save at the same step, and the same command goes on. */
+static void test_stop_of_one_rank(void **state) {
+  const char *directory = training_directory(state);
+  Overrides overrides;
+  const Config whole = undisturbed(directory, &overrides);
+  const Config config = training_config(directory, "stopped", overrides.list);
+  const pid_t child = launch_start(&(Launch){.config = &config, .overrides = overrides.list, .processes = 3});
+  launch_wait_for_steps(&config, child, 6);
+  assert_int_equal(kill(launch_rank_pid(&config, 2), SIGTERM), 0);
+  assert_int_equal(launch_finish(child), STATUS_STOPPED);
+  const int64_t done = training_read_metrics(&config).count;
+  assert_in_range(done, 6, 39);
+  run(&config, &overrides, 3, STATUS_OK);
+  same_metrics(&whole, &config);
+  training_same_state(&whole, &config, 40);
+}
+
+/* Seconds from `begin` on. */
+static double seconds_since(const struct timespec *begin) {
+  struct timespec now;
+  (void)clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)(now.tv_sec - begin->tv_sec) + 1e-9 * (double)(now.tv_nsec - begin->tv_nsec);
+}
+
+/* A rank that is killed takes the others with it, and nothing is lost. */
+static void test_killed_rank(void **state) {
+  const char *directory = training_directory(state);
+  Overrides overrides;
+  struct timespec begin;
+  const Config whole = undisturbed(directory, &overrides);
+  const Config config = training_config(directory, "killed", overrides.list);
+  const pid_t child = launch_start(&(Launch){.config = &config, .overrides = overrides.list, .processes = 3});
+  launch_wait_for_steps(&config, child, 12);
+  const pid_t others[2] = {launch_rank_pid(&config, 0), launch_rank_pid(&config, 2)};
+  assert_int_equal(kill(launch_rank_pid(&config, 1), SIGKILL), 0);
+  (void)clock_gettime(CLOCK_MONOTONIC, &begin);
+  assert_int_equal(launch_finish(child), 128 + SIGKILL);
+  assert_true(seconds_since(&begin) < 10.0);
+  for (int i = 0; i < 2; i++) assert_true(launch_gone(others[i]));
+  run(&config, &overrides, 3, STATUS_OK);
+  training_same_state(&whole, &config, 40);
+}
+
+static int count_messages(const char *text, const char *what) {
+  int count = 0;
+  for (const char *at = strstr(text, what); at != NULL; at = strstr(at + 1, what)) count++;
+  return count;
+}
+
+/* A rank that hangs is found out: the others name it and the operation, and end. */
+static void test_hanging_rank(void **state) {
+  const char *directory = training_directory(state);
+  static const char *const others[] = {"train.steps=400", "parallelism.timeout=2", NULL};
+  Overrides overrides;
+  overrides_make(&overrides, 3, 1, others);
+  const Config config = training_config(directory, "hanging", overrides.list);
+  char *errors = training_path(directory, "hanging.errors");
+  const pid_t child = launch_start(
+      &(Launch){.config = &config, .overrides = overrides.list, .processes = 3, .errors = errors});
+  launch_wait_for_steps(&config, child, 3);
+  const pid_t hanging = launch_rank_pid(&config, 1);
+  assert_int_equal(kill(hanging, SIGSTOP), 0);
+  assert_int_equal(launch_finish(child), STATUS_SYSTEM);
+  assert_true(launch_gone(hanging));
+  char *text = temp_file_read_text(errors);
+  if (count_messages(text, "ringgpt: ") != 1 || strstr(text, "rank 1") == NULL) fail_msg("%s", text);
+  free(text);
+  free(errors);
+}
+
+/* ---------------------------------------------------------------- one message */
+
+static void check_message(const char *directory, const char *name, int processes, const char *const others[],
+                          int expected, const char *what) {
+  Overrides overrides;
+  overrides_make(&overrides, 3, 1, others);
+  Config config = training_config(directory, name, (const char *const[]){NULL});
+  char *errors = training_path(directory, "message");
+  const Launch launch = {
+      .config = &config, .overrides = overrides.list, .processes = processes, .errors = errors};
+  const int status = launch_finish(launch_start(&launch));
+  char *text = temp_file_read_text(errors);
+  if (status != expected || count_messages(text, "ringgpt: ") != 1 || strstr(text, what) == NULL) {
+    fail_msg("%s: status %d, expected %d and '%s': %s", name, status, expected, what, text);
+  }
+  free(text);
+  free(errors);
+}
+
+static void test_one_message(void **state) {
+  const char *directory = training_directory(state);
+  check_message(directory, "two", 2, (const char *const[]){NULL}, STATUS_CONFIG,
+                "needs 3 ranks, but 2 were started");
+  check_message(directory, "bad", 3, (const char *const[]){"train.stesp=3", NULL}, STATUS_CONFIG,
+                "train.steps");
+  check_message(directory, "none", 3, (const char *const[]){"data.train=nowhere_*.bin", NULL},
+                STATUS_NO_INPUT, "nowhere_*.bin");
+  check_message(directory, "local", 3, (const char *const[]){"parallelism.transport=local", NULL},
+                STATUS_CONFIG, "3 processes were started");
+  check_message(directory, "alone", 0, (const char *const[]){"parallelism.transport=mpi", NULL},
+                STATUS_CONFIG, "mpirun -n 3");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_same_bits),        cmocka_unit_test(test_evaluation),
+      cmocka_unit_test(test_stop_of_one_rank), cmocka_unit_test(test_killed_rank),
+      cmocka_unit_test(test_hanging_rank),     cmocka_unit_test(test_one_message),
+  };
+  return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
+}
