@@ -261,6 +261,11 @@ $(OUT)/bench/%: $(OUT)/tests/bench/%.o $(OUT)/tests/bench/peak_avx512.o $(LIBRAR
 	@echo "  link     $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
 
+$(OUT)/bench/bench_ring: $(OUT)/tests/bench/bench_ring.o $(OUT)/tests/bench/ring_measure.o $(LIBRARY)
+	@mkdir -p $(dir $@)
+	@echo "  link     $@"
+	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
+
 .PHONY: bench run-bench
 bench: deps ## measures attention against the peak of this machine
 	@$(MAKE) $(JOBS) run-bench

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/base/status.h"
+
 typedef enum PositionKind { POSITION_ROPE, POSITION_LEARNED } PositionKind;
 typedef enum NormKind { NORM_RMSNORM, NORM_LAYERNORM } NormKind;
 typedef enum ActivationKind { ACTIVATION_SWIGLU, ACTIVATION_GELU } ActivationKind;
@@ -29,5 +31,9 @@ typedef struct ModelConfig {
   bool tie_word_embeddings; /* the head is the embedding */
   int64_t sliding_window;   /* a query sees at most this many keys, itself included; 0: all before it */
 } ModelConfig;
+
+/* Checks that the numbers, each of which is in its own range, make a model of one of the families. `source`
+ * opens the message, `prefix` stands before each name in it ("model."). STATUS_CONFIG. */
+Status model_config_check(const ModelConfig *model, const char *source, const char *prefix, Error *error);
 
 #endif

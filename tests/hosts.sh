@@ -113,10 +113,6 @@ export OMPI_MCA_btl_vader_backing_directory="$TMPDIR"
 export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp
-# A message goes over TCP as one fragment unless told otherwise, and what travels the other way waits for a word behind
-# it: both directions then take turns.
-export OMPI_MCA_btl_tcp_rdma_pipeline_frag_size=262144
-
 
 ok() {
   passed=$((passed + 1))

@@ -4,54 +4,6 @@
 #include <inttypes.h>
 #include <stddef.h>
 
-#define MOST_HEAD_SIZE 256
-
-static Status check_heads(const ModelConfig *model, const char *source, Error *error) {
-  const int64_t width = model->hidden_size, heads = model->num_attention_heads;
-  const int64_t kv_heads = model->num_key_value_heads;
-  if (width % heads != 0)
-    return fail(error, STATUS_CONFIG,
-                "%s: model.hidden_size (%" PRId64
-                ") must be a multiple of model.num_attention_heads (%" PRId64 ")",
-                source, width, heads);
-  if (width / heads % 8 != 0 || width / heads > MOST_HEAD_SIZE)
-    return fail(error, STATUS_CONFIG,
-                "%s: model.hidden_size / model.num_attention_heads is %" PRId64
-                "; the size of a head must be a multiple of 8 and at most %d",
-                source, width / heads, MOST_HEAD_SIZE);
-  if (heads % kv_heads != 0)
-    return fail(error, STATUS_CONFIG,
-                "%s: model.num_attention_heads (%" PRId64
-                ") must be a multiple of model.num_key_value_heads (%" PRId64 ")",
-                source, heads, kv_heads);
-  return STATUS_OK;
-}
-
-/* Checkpoints carry Hugging Face's names, which exist for two families; a mixture could be loaded nowhere. */
-static Status check_family(const ModelConfig *model, const char *source, Error *error) {
-  const bool gpt2 = model->position == POSITION_LEARNED;
-  const struct {
-    bool good;
-    const char *what;
-  } demands[] = {
-      {(model->norm == NORM_LAYERNORM) == gpt2, gpt2 ? "model.norm: layernorm" : "model.norm: rmsnorm"},
-      {(model->activation == ACTIVATION_GELU) == gpt2,
-       gpt2 ? "model.activation: gelu" : "model.activation: swiglu"},
-      {model->bias == gpt2, gpt2 ? "model.bias: true" : "model.bias: false"},
-      {model->tie_word_embeddings || !gpt2, "model.tie_word_embeddings: true"},
-      {model->num_key_value_heads == model->num_attention_heads || !gpt2,
-       "as many model.num_key_value_heads as model.num_attention_heads"},
-      {model->sliding_window == 0 || !gpt2, "model.sliding_window: 0"},
-  };
-  for (size_t i = 0; i < sizeof demands / sizeof demands[0]; i++)
-    if (!demands[i].good)
-      return fail(error, STATUS_CONFIG,
-                  "%s: model.position: %s is the %s family, which needs %s; other programs could not load "
-                  "another mixture",
-                  source, gpt2 ? "learned" : "rope", gpt2 ? "GPT-2" : "Llama", demands[i].what);
-  return STATUS_OK;
-}
-
 /* Learned positions end somewhere: no sequence may be longer. */
 static Status check_positions(const Config *config, const char *source, Error *error) {
   const int64_t positions = config->model.max_position_embeddings;
@@ -150,8 +102,7 @@ static Status check_grid(const ParallelismConfig *grid, const char *source, Erro
 }
 
 Status config_check(const Config *config, const char *source, Error *error) {
-  TRY(check_heads(&config->model, source, error));
-  TRY(check_family(&config->model, source, error));
+  TRY(model_config_check(&config->model, source, "model.", error));
   TRY(check_positions(config, source, error));
   TRY(check_data(config, source, error));
   TRY(check_batches(config, source, error));

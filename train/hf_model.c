@@ -65,38 +65,9 @@ Status hf_model_check(const ModelConfig *model, const char *path, char *warning,
   return STATUS_OK;
 }
 
-/* What the parameters of model/params.h leave out. */
-static Status check_family(const HfConfig *config, const char *path, Error *error) {
-  const bool gpt2 = config->position == HF_POSITION_LEARNED;
-  const struct {
-    bool good;
-    const char *what;
-  } demands[] = {
-      {(config->norm == HF_NORM_LAYERNORM) == gpt2, "this norm with these positions"},
-      {(config->activation == HF_ACTIVATION_GELU) == gpt2, "this activation with these positions"},
-      {config->bias == gpt2, gpt2 ? "GPT-2 without biases" : "Llama with biases (attention_bias)"},
-      {config->tie_word_embeddings || !gpt2, "GPT-2 without tie_word_embeddings"},
-      {config->num_key_value_heads == config->num_attention_heads || !gpt2, "GPT-2 with grouped heads"},
-      {config->sliding_window == 0 || !gpt2, "GPT-2 with a sliding window"},
-  };
-  for (size_t i = 0; i < sizeof demands / sizeof demands[0]; i++) {
-    if (demands[i].good) continue;
-    return fail(error, STATUS_CONFIG, "%s: describes %s, which this program does not compute", path,
-                demands[i].what);
-  }
-  return STATUS_OK;
-}
-
 Status hf_model_read(const char *path, ModelConfig *model, Error *error) {
   HfConfig config;
   TRY(hf_config_read(path, &config, error));
-  TRY(check_family(&config, path, error));
-  const int64_t head_size = config.hidden_size / config.num_attention_heads;
-  if (head_size % 8 != 0) {
-    return fail(error, STATUS_CONFIG,
-                "%s: its heads have %lld elements; this program computes multiples of 8", path,
-                (long long)head_size);
-  }
   *model = (ModelConfig){
       .vocab_size = config.vocab_size,
       .hidden_size = config.hidden_size,
@@ -115,5 +86,5 @@ Status hf_model_read(const char *path, ModelConfig *model, Error *error) {
       .tie_word_embeddings = config.tie_word_embeddings,
       .sliding_window = config.sliding_window,
   };
-  return STATUS_OK;
+  return model_config_check(model, path, "", error);
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "kernels/base/file.h"
+#include "kernels/comm/mpi.h"
 #include "train/progress.h"
 
 #define LINE_BYTES 1024
@@ -151,7 +152,8 @@ Status run_log_open(const Config *config, FILE *terminal, RunLog **out, Error *e
   log->every = config->logging.every;
   log->steps = config->train.steps;
   log->terminal = terminal;
-  log->bar = terminal && isatty(fileno(terminal));
+  /* Open MPI makes a terminal of what it collects. */
+  log->bar = terminal && isatty(fileno(terminal)) && !comm_mpi_launched();
   log->metrics = -1;
   Status status = STATUS_OK;
   TRY_GOTO(file_make_directory(config->run.dir, error), failed);

@@ -45,6 +45,7 @@ Status stop_watch_start(StopWatch **out, Error *error) {
   sigemptyset(&watch->signals);
   sigaddset(&watch->signals, SIGTERM);
   sigaddset(&watch->signals, SIGINT);
+  sigaddset(&watch->signals, SIGUSR1);
   sigaddset(&watch->signals, SIGUSR2);
   (void)pthread_sigmask(SIG_BLOCK, &watch->signals, &watch->previous);
   const int code = pthread_create(&watch->thread, NULL, watch_signals, watch);

@@ -282,8 +282,8 @@ static void test_options_that_do_not_fit_together(void **state) {
        "programs "
        "could not load another mixture"},
       {LEAST "model: {" GPT2 ", num_key_value_heads: 2}",
-       ": model.position: learned is the GPT-2 family, which needs as many model.num_key_value_heads as "
-       "model.num_attention_heads; other programs could not load another mixture"},
+       ": model.position: learned is the GPT-2 family, which needs model.num_key_value_heads as many "
+       "as attention heads; other programs could not load another mixture"},
       {LEAST "model: {" GPT2 ", sliding_window: 5}",
        ": model.position: learned is the GPT-2 family, which needs model.sliding_window: 0; other programs "
        "could not "

@@ -142,12 +142,12 @@ static void test_refused(void **state) {
     const char *text;
     const char *message;
   } cases[] = {
-      {LLAMA "\"hidden_size\": 24, \"num_attention_heads\": 2}", "12 elements"},
+      {LLAMA "\"hidden_size\": 24, \"num_attention_heads\": 2}", "size of a head must be a multiple of 8"},
       {LLAMA "\"hidden_size\": 16, \"num_attention_heads\": 2, \"attention_bias\": true, \"mlp_bias\": true}",
-       "biases"},
+       "which needs bias: false"},
       {GPT2 ", \"tie_word_embeddings\": false}", "tie_word_embeddings"},
-      {MIXED "\"norm\": \"layernorm\", \"activation\": \"swiglu\"}", "this norm"},
-      {MIXED "\"norm\": \"rmsnorm\", \"activation\": \"gelu\"}", "this activation"},
+      {MIXED "\"norm\": \"layernorm\", \"activation\": \"swiglu\"}", "which needs norm: rmsnorm"},
+      {MIXED "\"norm\": \"rmsnorm\", \"activation\": \"gelu\"}", "which needs activation: swiglu"},
   };
   const char *path = temp_dir_path(directory, "config.json");
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -55,6 +55,10 @@ static void test_terminate(void **state) {
   check_stop(training_directory(state), "terminated", SIGTERM);
 }
 
+static void test_user_signal(void **state) {
+  check_stop(training_directory(state), "user", SIGUSR1);
+}
+
 static void test_interrupt(void **state) {
   check_stop(training_directory(state), "interrupted", SIGINT);
 }
@@ -157,13 +161,10 @@ static void test_evaluations_survive_stops(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_terminate),
-      cmocka_unit_test(test_interrupt),
-      cmocka_unit_test(test_kill),
-      cmocka_unit_test(test_second_signal),
-      cmocka_unit_test(test_foreign_signal),
-      cmocka_unit_test(test_closed_output),
-      cmocka_unit_test(test_evaluations_survive_stops),
+      cmocka_unit_test(test_terminate),     cmocka_unit_test(test_interrupt),
+      cmocka_unit_test(test_user_signal),   cmocka_unit_test(test_kill),
+      cmocka_unit_test(test_second_signal), cmocka_unit_test(test_foreign_signal),
+      cmocka_unit_test(test_closed_output), cmocka_unit_test(test_evaluations_survive_stops),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }
