@@ -241,8 +241,8 @@ check-sanitize: deps-check ## tests under the sanitizers of addresses, undefined
 	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined run-tests
 	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=thread OPENMP=0 MPI=0 run-tsan
 
-check-variants: deps-check ## builds with DEBUG=1, and with DNNL=0 and runs all tests of that
-	@$(MAKE) $(JOBS) DEBUG=1 tests
+check-variants: deps-check ## builds with DEBUG=1 MPI=0, and with DNNL=0 and runs all tests of that
+	@$(MAKE) $(JOBS) DEBUG=1 MPI=0 tests
 	@$(MAKE) $(JOBS) DNNL=0 run-tests
 
 check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
@@ -270,7 +270,7 @@ $(OUT)/bench/bench_ring: $(OUT)/tests/bench/bench_ring.o $(OUT)/tests/bench/ring
 bench: deps ## measures attention against the peak of this machine
 	@$(MAKE) $(JOBS) run-bench
 
-run-bench: $(OUT)/bench/bench_attention
+run-bench: $(OUT)/bench/bench_attention $(OUT)/bench/bench_ring
 	@for size in "-t 1024 -d 64 -n 4" "-t 8192 -d 64 -n 4" "-t 8192 -d 128 -n 4" "-t 32768 -d 64 -n 2" \
 	  "-t 8192 -d 32 -n 4 -r 1024"; do $(OUT)/bench/bench_attention $$size -j $(shell nproc) || exit 1; done
 
