@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/support/grids.h"
 #include "tests/support/launch.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/training.h"
@@ -108,6 +109,32 @@ static void test_evaluation(void **state) {
   free(texts[0]);
   free(texts[1]);
   free(checkpoint);
+}
+
+/* One run that changes its transport and its grid at every resume: the exact next samples, and losses that
+ * differ from those of a run on one grid by rounding alone. */
+static void test_changing_grids(void **state) {
+  const struct {
+    int ring, data, processes;
+    const char *steps;
+  } parts[] = {{2, 1, 0, "train.steps=5"},
+               {2, 2, 4, "train.steps=10"},
+               {3, 1, 0, "train.steps=15"},
+               {4, 1, 4, "train.steps=20"}};
+  const char *directory = training_directory(state);
+  const char *const same[] = {"parallelism.ring=1", "train.dropout=0.1", "scheduler.name=constant", NULL};
+  const Config whole = training_config(directory, "unchanged", same);
+  const Metrics expected = training_metrics(&whole);
+  const Config config = training_config(directory, "changing", same);
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    const char *const others[] = {"train.dropout=0.1", "scheduler.name=constant", parts[i].steps, NULL};
+    Overrides overrides;
+    overrides_make(&overrides, parts[i].ring, parts[i].data, others);
+    run(&config, &overrides, parts[i].processes, STATUS_OK);
+  }
+  const Metrics got = training_read_metrics(&config);
+  assert_int_equal(got.count, 20);
+  grids_check_metrics("a run that changes its grid", &got, &expected);
 }
 
 /* ---------------------------------------------------------------- stopping and dying */
@@ -228,9 +255,10 @@ static void test_one_message(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_same_bits),        cmocka_unit_test(test_evaluation),
-      cmocka_unit_test(test_stop_of_one_rank), cmocka_unit_test(test_killed_rank),
-      cmocka_unit_test(test_hanging_rank),     cmocka_unit_test(test_one_message),
+      cmocka_unit_test(test_same_bits),      cmocka_unit_test(test_evaluation),
+      cmocka_unit_test(test_changing_grids), cmocka_unit_test(test_stop_of_one_rank),
+      cmocka_unit_test(test_killed_rank),    cmocka_unit_test(test_hanging_rank),
+      cmocka_unit_test(test_one_message),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }
