@@ -123,7 +123,8 @@ Status checkpoint_verify_file(const char *directory, const char *name, Error *er
 /* Loads the weights and this rank's range of moments from a checkpoint that checkpoint_find or
  * checkpoint_open gave, whichever grid wrote it. Collective. STATUS_CONFIG when the tensors are not those of
  * the table (names the tensor and both shapes); STATUS_DATA when slices of the moments are missing, double or
- * overlap. */
+ * overlap, and when a rank finds another checkpoint at the path than rank 0, which alone has verified it, by
+ * the checksums of the manifest and of the weights. */
 Status checkpoint_load(const Checkpoint *checkpoint, const CheckpointTarget *target, Comm *world,
                        Error *error);
 
@@ -131,7 +132,8 @@ Status checkpoint_load(const Checkpoint *checkpoint, const CheckpointTarget *tar
  * is verified first), from any Hugging Face directory with a model.safetensors, or from such a file itself.
  * Accepts names without the "transformer." or "model." in front, buffers that older files hold beside the
  * parameters, and an lm_head.weight beside tied weights if it equals the embedding. weights
- * (table->total). Collective. STATUS_NO_INPUT, STATUS_DATA, STATUS_IO; STATUS_CONFIG as checkpoint_load. */
+ * (table->total). Collective. STATUS_NO_INPUT, STATUS_DATA (also where a rank finds other weights than rank
+ * 0), STATUS_IO; STATUS_CONFIG as checkpoint_load. */
 Status checkpoint_load_weights(const char *path, const TensorTable *table, float *weights, Comm *world,
                                Error *error);
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <zlib.h>
 
 #include "checkpoints/agree.h"
 #include "checkpoints/checkpoint.h"
@@ -79,21 +80,49 @@ Status checkpoint_open(const char *path, Comm *world, Checkpoint *found, Error *
 
 /* ---------------------------------------------------------------- loading */
 
-static Status load_locally(const char *path, const CheckpointTarget *target, Error *error) {
+/* Rank 0 alone has verified the checkpoint, and each rank reads the path on its own host: what lies there
+ * must be the same one. */
+static Status load_locally(const Checkpoint *checkpoint, const CheckpointTarget *target, Error *error) {
+  const char *path = checkpoint->path;
   char weights[PATH_MAX];
   CheckpointManifest manifest;
   ManifestFiles files = {0};
-  TRY(directory_join(path, WEIGHTS_NAME, weights, error));
-  TRY(weights_read(weights, target->table, target->weights, error));
+  Status status = STATUS_OK;
   TRY(manifest_read(path, &manifest, &files, error));
-  const Status status = moments_read(path, &files, target, error);
+  if (manifest.crc32 != checkpoint->manifest.crc32) {
+    status = fail(error, STATUS_DATA,
+                  "%s: is not the checkpoint that rank 0 sees there: run.dir must be the same directory on "
+                  "every host",
+                  path);
+    goto release;
+  }
+  TRY_GOTO(directory_join(path, WEIGHTS_NAME, weights, error), release);
+  TRY_GOTO(weights_read(weights, target->table, target->weights, error), release);
+  status = moments_read(path, &files, target, error);
+release:
   free(files.files);
   return status;
 }
 
+/* Each rank has read the weights at `path` on its own host: whether all found what rank 0 found. */
+static Status compare_weights(const char *path, const TensorTable *table, const float *weights, Comm *world,
+                              Error *error) {
+  const uint32_t own =
+      (uint32_t)crc32_z(0, (const unsigned char *)weights, (size_t)table->total * sizeof *weights);
+  uint32_t first = own;
+  TRY(comm_broadcast(world, 0, &first, sizeof first, error));
+  Status status = STATUS_OK;
+  if (own != first) {
+    status = fail(error, STATUS_DATA,
+                  "%s: holds other weights than rank 0 sees there: it must be the same on every host", path);
+  }
+  return agree(world, status, error);
+}
+
 Status checkpoint_load(const Checkpoint *checkpoint, const CheckpointTarget *target, Comm *world,
                        Error *error) {
-  return agree(world, load_locally(checkpoint->path, target, error), error);
+  TRY(agree(world, load_locally(checkpoint, target, error), error));
+  return compare_weights(checkpoint->path, target->table, target->weights, world, error);
 }
 
 /* ---------------------------------------------------------------- weights alone */
@@ -129,5 +158,6 @@ Status checkpoint_load_weights(const char *path, const TensorTable *table, float
   char file[PATH_MAX] = "";
   TRY(agree(world, world->rank == 0 ? choose_weights(path, file, error) : STATUS_OK, error));
   TRY(comm_broadcast(world, 0, file, sizeof file, error));
-  return agree(world, weights_read(file, table, weights, error), error);
+  TRY(agree(world, weights_read(file, table, weights, error), error));
+  return compare_weights(file, table, weights, world, error);
 }

@@ -240,12 +240,14 @@ static Status get_manifest(const Reader *reader, const json_t *root, CheckpointM
   return get_files(reader, root, files);
 }
 
-/* The checksum at the end, compared as text, so that no byte of the file is left out. */
-static Status check_tail(const Reader *reader, const char *text, size_t bytes) {
+/* The checksum at the end, compared as text, so that no byte of the file is left out; it is stored in *crc.
+ */
+static Status check_tail(const Reader *reader, const char *text, size_t bytes, uint32_t *crc) {
   char tail[TAIL_BYTES + 1];
   if (bytes > TAIL_BYTES) {
     const size_t covered = bytes - TAIL_BYTES;
-    (void)snprintf(tail, sizeof tail, TAIL_FORMAT, crc32_bytes(0, text, covered));
+    *crc = crc32_bytes(0, text, covered);
+    (void)snprintf(tail, sizeof tail, TAIL_FORMAT, *crc);
     if (memcmp(text + covered, tail, TAIL_BYTES) == 0) return STATUS_OK;
   }
   return fail(reader->error, STATUS_DATA, "%s: damaged: it does not match its own checksum", reader->path);
@@ -264,7 +266,7 @@ Status manifest_read(const char *directory, CheckpointManifest *manifest, Manife
   *files = (ManifestFiles){0};
   TRY(directory_join(directory, MANIFEST_NAME, path, error));
   TRY(file_read_whole(path, MANIFEST_MAX_BYTES, &text, &bytes, error));
-  TRY_GOTO(check_tail(&reader, text, bytes), release);
+  TRY_GOTO(check_tail(&reader, text, bytes, &manifest->crc32), release);
   root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &ignored);
   if (root == NULL) {
     /* What was written under this checksum was JSON: the parser does not tell want of memory from bad syntax.

@@ -37,6 +37,8 @@ typedef struct CheckpointManifest {
   int64_t parameters;   /* elements of all tensors */
   int64_t tensors;      /* how many there are */
   uint32_t model_crc32; /* of all names and shapes: manifest_model_crc32 */
+
+  uint32_t crc32; /* the last member of the file, which tells checkpoints apart: filled by manifest_read */
 } CheckpointManifest;
 
 typedef struct ManifestFile {

@@ -1,7 +1,11 @@
 /* A set of shards seen as one long stream of tokens. */
 #include "data/dataset.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <zlib.h>
 
 #include "data/shard.h"
 #include "data/shard_names.h"
@@ -12,6 +16,7 @@
 struct Dataset {
   int64_t count;
   Shard **shards;               /* (count) */
+  uint32_t crc32;               /* dataset_crc32 */
   int64_t *starts;              /* (count + 1) first token of each shard in the stream */
   int64_t awake[DATASET_AWAKE]; /* shards whose files are open, -1: none */
   int next_to_rest;             /* the entry of `awake` that is replaced next */
@@ -28,6 +33,24 @@ static void keep_awake(Dataset *dataset, int64_t shard) {
   dataset->next_to_rest = (dataset->next_to_rest + 1) % DATASET_AWAKE;
 }
 
+static void identify(Dataset *dataset, const void *data, size_t bytes) {
+  dataset->crc32 = (uint32_t)crc32_z(dataset->crc32, data, bytes);
+}
+
+/* Enters an open shard into the identity of the set. */
+static Status identify_shard(Dataset *dataset, const char *path, const Shard *shard, Error *error) {
+  const char *slash = strrchr(path, '/');
+  const char *name = slash == NULL ? path : slash + 1;
+  struct stat info;
+  if (stat(path, &info) != 0) {
+    return fail_errno(error, STATUS_NO_INPUT, errno, "%s: cannot be opened", path);
+  }
+  const int64_t numbers[] = {(int64_t)info.st_size, shard_tokens(shard)};
+  identify(dataset, name, strlen(name) + 1);
+  identify(dataset, numbers, sizeof numbers);
+  return STATUS_OK;
+}
+
 /* Opens the next shard of the list and enters it behind the others. */
 static Status add_shard(Dataset *dataset, const char *path, int64_t vocab_size, Error *error) {
   const int64_t shard = dataset->count;
@@ -42,7 +65,7 @@ static Status add_shard(Dataset *dataset, const char *path, int64_t vocab_size, 
   }
   dataset->starts[shard + 1] = dataset->starts[shard] + shard_tokens(dataset->shards[shard]);
   keep_awake(dataset, shard);
-  return STATUS_OK;
+  return identify_shard(dataset, path, dataset->shards[shard], error);
 }
 
 static Status check_description(const Dataset *dataset, const ShardNames *names, int64_t vocab_size,
@@ -72,6 +95,10 @@ static Status open_shards(Dataset *dataset, const ShardNames *names, int64_t voc
                 (long long)names->count);
   }
   for (int64_t i = 0; i < names->count; i++) TRY(add_shard(dataset, names->paths[i], vocab_size, error));
+  if (names->described) {
+    const int32_t end_of_document = names->description.end_of_document;
+    identify(dataset, &end_of_document, sizeof end_of_document);
+  }
   return check_description(dataset, names, vocab_size, error);
 }
 
@@ -94,6 +121,10 @@ close:
 
 int64_t dataset_tokens(const Dataset *dataset) {
   return dataset->starts[dataset->count];
+}
+
+uint32_t dataset_crc32(const Dataset *dataset) {
+  return dataset->crc32;
 }
 
 /* The shard that holds a token of the stream. */

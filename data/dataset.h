@@ -22,6 +22,11 @@ Status dataset_open(const char *pattern, int64_t vocab_size, Dataset **out, Erro
 /* Tokens of all shards. */
 int64_t dataset_tokens(const Dataset *dataset);
 
+/* Identity of the set, to compare hosts: zlib's crc32 over the names without folders, the sizes and the
+ * numbers of tokens of the shards, in their order, and over the token that ends a document where a
+ * description says it. Contents are not read. */
+uint32_t dataset_crc32(const Dataset *dataset);
+
 /* Reads tokens [first, first + count) of the stream into tokens (count); the range must lie in the set.
  * Fails as shard_read. */
 Status dataset_read(Dataset *dataset, int64_t first, int64_t count, int32_t *tokens, Error *error);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #include "kernels/base/file.h"
 
@@ -47,6 +48,31 @@ static bool read_split(const json_t *splits, Split split, SplitDescription *out)
          read_count(object, "bytes", &out->bytes);
 }
 
+static bool read_file(const json_t *object, DescribedFile *out) {
+  const char *name = json_string_value(json_object_get(object, "name"));
+  const char *crc32 = json_string_value(json_object_get(object, "crc32"));
+  if (name == NULL || strlen(name) >= sizeof out->name || !read_count(object, "bytes", &out->bytes)) {
+    return false;
+  }
+  (void)snprintf(out->name, sizeof out->name, "%s", name);
+  if (crc32 == NULL || strlen(crc32) != 8 || strspn(crc32, "0123456789abcdef") != 8) return false;
+  out->crc32 = (uint32_t)strtoul(crc32, NULL, 16);
+  return true;
+}
+
+/* The files of the tokenizer, which older descriptions do not have. */
+static bool read_files(const json_t *files, Description *out) {
+  const json_t *file = NULL;
+  size_t i = 0;
+  if (files == NULL) return true;
+  if (!json_is_array(files) || json_array_size(files) > TOKENIZER_MOST_FILES) return false;
+  json_array_foreach(files, i, file) {
+    if (!read_file(file, &out->files[i])) return false;
+  }
+  out->file_count = (int64_t)json_array_size(files);
+  return true;
+}
+
 /* Takes the description from its JSON; names in *wrong the first entry that is missing or wrong. */
 static bool parse_description(const json_t *root, Description *out, const char **wrong) {
   const char *format = json_string_value(json_object_get(root, "format"));
@@ -67,6 +93,8 @@ static bool parse_description(const json_t *root, Description *out, const char *
     return false;
   }
   out->end_of_document = (int32_t)end_of_document;
+  *wrong = "tokenizer_files";
+  if (!read_files(json_object_get(root, "tokenizer_files"), out)) return false;
   *wrong = "splits";
   return read_split(splits, SPLIT_TRAIN, &out->splits[SPLIT_TRAIN]) &&
          read_split(splits, SPLIT_VAL, &out->splits[SPLIT_VAL]);
@@ -102,6 +130,50 @@ static json_t *pack_split(const SplitDescription *split) {
                    (json_int_t)split->bytes);
 }
 
+/* A member of its own, which sets whose tokenizer has no files do without. */
+static bool pack_files(const Description *description, json_t *root) {
+  if (description->file_count == 0) return true;
+  json_t *files = json_array();
+  for (int64_t i = 0; i < description->file_count; i++) {
+    const DescribedFile *file = &description->files[i];
+    char crc32[16];
+    (void)snprintf(crc32, sizeof crc32, "%08" PRIx32, file->crc32);
+    json_t *packed =
+        json_pack("{s:s, s:I, s:s}", "name", file->name, "bytes", (json_int_t)file->bytes, "crc32", crc32);
+    if (json_array_append_new(files, packed) != 0) {
+      json_decref(files);
+      return false;
+    }
+  }
+  return json_object_set_new(root, "tokenizer_files", files) == 0;
+}
+
+void description_set_files(Description *description, const TokenizerFiles *files) {
+  description->file_count = files->count;
+  for (int64_t i = 0; i < files->count; i++) {
+    const TokenizerFile *file = &files->files[i];
+    DescribedFile *described = &description->files[i];
+    (void)snprintf(described->name, sizeof described->name, "%s", file->name);
+    described->bytes = (int64_t)file->bytes;
+    described->crc32 = (uint32_t)crc32_z(0, (const unsigned char *)file->data, file->bytes);
+  }
+}
+
+void description_compare_files(const Description *description, const TokenizerFiles *files,
+                               const char **other) {
+  Description given;
+  *other = NULL;
+  description_set_files(&given, files);
+  for (int64_t i = 0; i < description->file_count && *other == NULL; i++) {
+    const DescribedFile *described = &description->files[i];
+    for (int64_t j = 0; j < given.file_count; j++) {
+      const DescribedFile *file = &given.files[j];
+      const bool same = file->bytes == described->bytes && file->crc32 == described->crc32;
+      if (strcmp(file->name, described->name) == 0 && !same) *other = files->files[j].name;
+    }
+  }
+}
+
 Status description_write(const char *directory, const Description *description, Error *error) {
   Status status = STATUS_OK;
   char *path = NULL;
@@ -112,7 +184,7 @@ Status description_write(const char *directory, const Description *description, 
                 (json_int_t)description->vocab_size, "end_of_document", (int)description->end_of_document,
                 "splits", split_name(SPLIT_TRAIN), pack_split(&description->splits[SPLIT_TRAIN]),
                 split_name(SPLIT_VAL), pack_split(&description->splits[SPLIT_VAL]));
-  if (root != NULL) text = json_dumps(root, JSON_INDENT(2));
+  if (root != NULL && pack_files(description, root)) text = json_dumps(root, JSON_INDENT(2));
   if (text == NULL) {
     status =
         fail(error, STATUS_SYSTEM,

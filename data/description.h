@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "data/tokenizer.h"
 #include "kernels/base/status.h"
 
 #define DESCRIPTION_FILE "dataset.json"
@@ -23,10 +24,19 @@ typedef struct SplitDescription {
   int64_t bytes; /* of text */
 } SplitDescription;
 
+/* A file of the tokenizer, as it was when the set was prepared. */
+typedef struct DescribedFile {
+  char name[32];
+  int64_t bytes;
+  uint32_t crc32; /* zlib's, of the whole file */
+} DescribedFile;
+
 typedef struct Description {
-  char tokenizer[512];     /* as tokenizer_open takes it */
-  int64_t vocab_size;      /* token ids are below it */
-  int32_t end_of_document; /* the token behind each document */
+  char tokenizer[512];                       /* as tokenizer_open takes it */
+  int64_t vocab_size;                        /* token ids are below it */
+  int32_t end_of_document;                   /* the token behind each document */
+  DescribedFile files[TOKENIZER_MOST_FILES]; /* (file_count) */
+  int64_t file_count;                        /* 0: it has none, or they were not noted down yet */
   SplitDescription splits[SPLIT_COUNT];
 } Description;
 
@@ -38,6 +48,14 @@ Status split_shard_path(const char *directory, Split split, int64_t shard, char 
 
 /* Reads and checks DIR/dataset.json. STATUS_NO_INPUT when there is none, STATUS_DATA when it is damaged. */
 Status description_read(const char *directory, Description *out, Error *error);
+
+/* Notes down the files of the set's tokenizer. */
+void description_set_files(Description *description, const TokenizerFiles *files);
+
+/* Whether these are the files with which the set was prepared; a set whose files were not noted down takes
+ * any. *other: the name of the first that is not, NULL: there is none. */
+void description_compare_files(const Description *description, const TokenizerFiles *files,
+                               const char **other);
 
 /* Writes DIR/dataset.json durably. STATUS_IO. */
 Status description_write(const char *directory, const Description *description, Error *error);

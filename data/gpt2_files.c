@@ -29,10 +29,18 @@ static void text_file_free(TextFile *file) {
   free(file->path);
 }
 
+/* A file's name, and the one that it had in GPT-2's first release. */
+typedef struct FileNames {
+  const char *name;
+  const char *older;
+} FileNames;
+
+static const FileNames vocabulary_names = {GPT2_VOCABULARY_FILE, "encoder.json"};
+static const FileNames merges_names = {GPT2_MERGES_FILE, "vocab.bpe"};
+
 /* Finds the file of DIRECTORY under either of its names. */
-static Status find_file(const char *directory, const char *name, const char *other_name, char **out,
-                        Error *error) {
-  const char *names[2] = {name, other_name};
+static Status find_file(const char *directory, const FileNames *file, char **out, Error *error) {
+  const char *names[2] = {file->name, file->older};
   for (int i = 0; i < 2; i++) {
     if (asprintf(out, "%s/%s", directory, names[i]) < 0) {
       *out = NULL;
@@ -42,23 +50,22 @@ static Status find_file(const char *directory, const char *name, const char *oth
     free(*out);
     *out = NULL;
   }
-  return fail(error, STATUS_NO_INPUT, "%s: holds neither %s nor %s of a GPT-2 tokenizer", directory, name,
-              other_name);
+  return fail(error, STATUS_NO_INPUT, "%s: holds neither %s nor %s of a GPT-2 tokenizer", directory,
+              file->name, file->older);
 }
 
-static Status read_file(const char *directory, const char *name, const char *other_name, TextFile *out,
-                        Error *error) {
+static Status read_file(const char *directory, const FileNames *names, TextFile *out, Error *error) {
   *out = (TextFile){0};
-  TRY(find_file(directory, name, other_name, &out->path, error));
+  TRY(find_file(directory, names, &out->path, error));
   return file_read_whole(out->path, TOKENIZER_FILE_MAX, &out->text, &out->bytes, error);
 }
 
 static Status read_vocabulary_file(const char *directory, TextFile *out, Error *error) {
-  return read_file(directory, GPT2_VOCABULARY_FILE, "encoder.json", out, error);
+  return read_file(directory, &vocabulary_names, out, error);
 }
 
 static Status read_merges_file(const char *directory, TextFile *out, Error *error) {
-  return read_file(directory, GPT2_MERGES_FILE, "vocab.bpe", out, error);
+  return read_file(directory, &merges_names, out, error);
 }
 
 /* ---------------------------------------------------------------- the vocabulary */
@@ -273,6 +280,18 @@ void gpt2_files_free(Gpt2Files *files) {
   free(files->text);
   free(files->starts);
   *files = (Gpt2Files){0};
+}
+
+bool gpt2_files_exist(const char *directory) {
+  const FileNames *const both[] = {&vocabulary_names, &merges_names};
+  bool exist = true;
+  for (int i = 0; i < 2; i++) {
+    char *path = NULL;
+    Error ignored = {0};
+    exist = exist && find_file(directory, both[i], &path, &ignored) == STATUS_OK;
+    free(path);
+  }
+  return exist;
 }
 
 Status gpt2_files_load(const char *directory, TokenizerFiles *out, Error *error) {

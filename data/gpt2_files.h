@@ -9,6 +9,7 @@
 #ifndef RINGGPT_DATA_GPT2_FILES_H
 #define RINGGPT_DATA_GPT2_FILES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "data/bpe.h"
@@ -32,6 +33,9 @@ Status gpt2_files_read(const char *directory, Gpt2Files *out, Error *error);
 
 /* Releases what it holds and empties it. */
 void gpt2_files_free(Gpt2Files *files);
+
+/* Whether the directory has both files, under either of their names. */
+bool gpt2_files_exist(const char *directory);
 
 /* The contents of both files as they are, for tokenizer_read_files. */
 Status gpt2_files_load(const char *directory, TokenizerFiles *out, Error *error);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "data/file_list.h"
 #include "data/prepared_set.h"
@@ -32,6 +33,7 @@ typedef struct Preparation {
   const PrepareOptions *options;
   FileList files;
   char *fresh; /* the folder in which the set is written */
+  int lock;    /* of options->out; -1: not held */
   SplitRule rule;
   Tokenizer *tokenizer;
   TokenizerFiles tokenizer_files; /* that the set keeps */
@@ -118,14 +120,16 @@ static Status find_documents(Preparation *work, Error *error) {
   return STATUS_OK;
 }
 
-/* Makes the folder, unless there is something in it that must stay. */
-static Status make_folder(const Preparation *work, Error *error) {
+/* Makes the folder and takes its lock, unless there is something in it that must stay. */
+static Status make_folder(Preparation *work, Error *error) {
   const PrepareOptions *options = work->options;
   bool exists = false;
   TRY(file_make_directory(options->out, error));
+  TRY(prepared_set_lock(options->out, &work->lock, error));
   TRY(prepared_set_exists(options->out, &exists, error));
-  if (options->overwrite) return STATUS_OK;
-  if (!exists) return prepared_set_check_tokenizer(options->out, &work->tokenizer_files, error);
+  if (options->overwrite || !exists) {
+    return prepared_set_check(options->out, &work->tokenizer_files, options->overwrite, error);
+  }
   return fail(
       error, STATUS_USAGE,
       "%s: holds a prepared set or parts of one already: choose another folder, or say that it may be "
@@ -142,6 +146,7 @@ static Status set_up(Preparation *work, Error *error) {
   (void)snprintf(description->tokenizer, sizeof description->tokenizer, "%s", options->tokenizer);
   description->vocab_size = work->tokenizer->vocab_size;
   description->end_of_document = work->tokenizer->end_of_document;
+  description_set_files(description, &work->tokenizer_files);
   for (Split split = SPLIT_TRAIN; split <= SPLIT_VAL; split++) {
     work->writers[split] = (SplitWriter){.split = split,
                                          .token_bytes = description->vocab_size <= UINT16_MAX + 1 ? 2 : 4,
@@ -235,12 +240,13 @@ static void release(Preparation *work) {
   free(work->tokens.tokens);
   free(work->text);
   free(work->fresh);
+  if (work->lock >= 0) (void)close(work->lock);
 }
 
 Status prepare(const PrepareOptions *options, Description *out, Error *error) {
   Status status = STATUS_OK;
   Error ignored = {0}; /* of cleaning up: what led to it is reported */
-  Preparation work = {.options = options};
+  Preparation work = {.options = options, .lock = -1};
   TRY_GOTO(check_options(options, error), release);
   TRY_GOTO(set_up(&work, error), release);
   TRY_GOTO(make_folder(&work, error), release);

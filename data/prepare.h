@@ -40,8 +40,9 @@ typedef struct PrepareOptions {
  * not followed. With val_fraction > 0 and at least two documents, each split gets at least one. The same
  * files give the same set, byte for byte, with one version of zlib. Files that are met by several paths are
  * taken once, by the first of them in their order. STATUS_USAGE for options out of range, a set that is there
- * and may not be replaced, another tokenizer's files where this one's are to be kept, or a path that is the
- * output folder or a file of the set in it; STATUS_NO_INPUT for a path that cannot be read, or no document at
+ * and may not be replaced, another tokenizer's files where this one's are to be kept, what is no regular file
+ * where one of the set is to be, another preparation under way in the folder, or a path that is the output
+ * folder or a file of the set in it; STATUS_NO_INPUT for a path that cannot be read, or no document at
  * all; STATUS_IO when writing fails. */
 Status prepare(const PrepareOptions *options, Description *out, Error *error);
 

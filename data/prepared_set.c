@@ -3,12 +3,15 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/description.h"
@@ -158,10 +161,41 @@ Status prepared_set_finish(const char *directory, const char *fresh, Error *erro
   return prepared_set_discard(fresh, error);
 }
 
-/* ---------------------------------------------------------------- the tokenizer */
+/* ---------------------------------------------------------------- before a set is made */
+
+Status prepared_set_lock(const char *directory, int *lock, Error *error) {
+  *lock = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (*lock < 0) return fail_errno(error, STATUS_IO, errno, "%s: the folder cannot be opened", directory);
+  if (flock(*lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return fail(error, STATUS_USAGE,
+                "%s: another process prepares a set there: wait for it, or choose another folder", directory);
+  }
+  return STATUS_OK;
+}
+
+/* What is no regular file can be neither replaced nor removed as one. A link to a file may stand for it. */
+static Status check_regular(const char *directory, const char *name, Error *error) {
+  char *path = NULL;
+  struct stat info;
+  Status status = STATUS_OK;
+  TRY(join(directory, name, &path, error));
+  const bool there = lstat(path, &info) == 0;
+  if (there && (stat(path, &info) != 0 || !S_ISREG(info.st_mode))) {
+    status = fail(error, STATUS_USAGE,
+                  "%s: is no regular file and in the way of one of the set: move it away, or choose another "
+                  "folder",
+                  path);
+  }
+  free(path);
+  return status;
+}
+
+static Status check_visited(const Visit *visit, const char *name, Error *error) {
+  return check_regular(visit->directory, name, error);
+}
 
 /* Whether a file of the folder stands where the set's copy of `file` is to be, and holds something else. */
-static Status check_place(const char *directory, const TokenizerFile *file, Error *error) {
+static Status check_content(const char *directory, const TokenizerFile *file, Error *error) {
   char *path = NULL;
   char *data = NULL;
   size_t bytes = 0;
@@ -183,10 +217,18 @@ release:
   return status;
 }
 
-Status prepared_set_check_tokenizer(const char *directory, const TokenizerFiles *files, Error *error) {
-  for (int64_t i = 0; i < files->count; i++) TRY(check_place(directory, &files->files[i], error));
+Status prepared_set_check(const char *directory, const TokenizerFiles *files, bool overwrite, Error *error) {
+  Visit shards = {.act = check_visited, .directory = directory};
+  TRY(check_regular(directory, DESCRIPTION_FILE, error));
+  TRY(visit_files(&shards, error));
+  for (int64_t i = 0; i < files->count; i++) {
+    TRY(check_regular(directory, files->files[i].name, error));
+    if (!overwrite) TRY(check_content(directory, &files->files[i], error));
+  }
   return STATUS_OK;
 }
+
+/* ---------------------------------------------------------------- the tokenizer */
 
 static Status write_tokenizer_file(const char *directory, const TokenizerFile *content, Error *error) {
   char *path = NULL;

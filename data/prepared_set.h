@@ -21,9 +21,14 @@ Status prepared_set_exists(const char *directory, bool *exists, Error *error);
  * left there. *fresh is its path, a new block that the caller frees. STATUS_IO. */
 Status prepared_set_begin(const char *directory, char **fresh, Error *error);
 
-/* Whether the files of a tokenizer, as a set in `directory` keeps them, would take the place of files that
- * hold something else: STATUS_USAGE names the first. */
-Status prepared_set_check_tokenizer(const char *directory, const TokenizerFiles *files, Error *error);
+/* Keeps every other preparation out of the folder until *lock, -1 before, is closed; a file system without
+ * locks cannot. STATUS_USAGE when another one is at work there, STATUS_IO. */
+Status prepared_set_lock(const char *directory, int *lock, Error *error);
+
+/* Whether a set with these files of a tokenizer can take its place in the folder: STATUS_USAGE names what is
+ * no regular file and stands where one of the set's is to be, or is to be removed; and, unless the set may
+ * overwrite what is there, the first file of a tokenizer that holds something else. */
+Status prepared_set_check(const char *directory, const TokenizerFiles *files, bool overwrite, Error *error);
 
 /* Writes the files of the tokenizer to `fresh`, synced; their names are durable with the description.
  * STATUS_IO. */

@@ -96,6 +96,11 @@ Status tokenizer_read_files(const char *name, TokenizerFiles *out, Error *error)
   return strcmp(name, BYTES_NAME) == 0 ? STATUS_OK : unknown_name(name, error);
 }
 
+bool tokenizer_has_files(const char *name) {
+  const char *directory = gpt2_directory(name);
+  return directory == NULL || gpt2_files_exist(directory);
+}
+
 bool tokenizer_owns_file(const char *name) {
   return strcmp(name, GPT2_VOCABULARY_FILE) == 0 || strcmp(name, GPT2_MERGES_FILE) == 0;
 }

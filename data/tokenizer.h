@@ -66,6 +66,9 @@ typedef struct TokenizerFiles {
  * DIR, none of "bytes". Fails as tokenizer_open. The caller releases *out with tokenizer_free_files. */
 Status tokenizer_read_files(const char *name, TokenizerFiles *out, Error *error);
 
+/* Whether all files of the tokenizer `name` are there, readable or not; "bytes" needs none. */
+bool tokenizer_has_files(const char *name);
+
 /* Whether a file of this name in the folder of a data set is one that tokenizer_read_files gives. */
 bool tokenizer_owns_file(const char *name);
 

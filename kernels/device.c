@@ -180,11 +180,11 @@ Status device_check(const Device *device, Error *error) {
   return fail(error, device->failure.status, "%s", device->failure.text);
 }
 
-void device_fail(Device *device, const char *format, ...) {
+void device_fail(Device *device, Status status, const char *format, ...) {
   char text[sizeof device->failure.text];
   va_list arguments;
   va_start(arguments, format);
   (void)vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  (void)fail(&device->failure, STATUS_INTERNAL, "%s", text);
+  (void)fail(&device->failure, status, "%s", text);
 }

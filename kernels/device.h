@@ -54,6 +54,7 @@ Status device_check(const Device *device, Error *error);
 void device_poll(const Device *device);
 
 /* Records a failure of an operation: for implementations of operations. */
-void device_fail(Device *device, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void device_fail(Device *device, Status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "checkpoints/checkpoint.h"
 #include "kernels/base/memory.h"
+#include "train/agreement.h"
 #include "train/batches.h"
 #include "train/commands.h"
 #include "train/config.h"
@@ -47,6 +48,7 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   TRY_GOTO(checkpoint_load_weights(evaluation->checkpoint, model_table(model), model_weights(model),
                                    rank->world, error),
            done);
+  TRY_GOTO(agreement_data(rank->world, config, task.pattern, error), done);
   TRY_GOTO(batches_end_of_document(config, task.pattern, &task.end_of_document, error), done);
   for (int64_t i = 0; i < config->eval.contexts.count; i++) {
     Perplexity result;

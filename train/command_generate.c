@@ -1,5 +1,6 @@
 /* ringgpt generate: continues a prompt by a trained model, on stdout as it comes. */
 #include <errno.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,7 @@ typedef struct Task {
   GenerateReport report;
   char *prompt;   /* what a file held; NULL: the prompt is an argument */
   bool line_open; /* the text so far does not end in a line end */
+  bool terminal;  /* which control characters must not reach */
 } Task;
 
 /* ---------------------------------------------------------------- the prompt */
@@ -91,10 +93,22 @@ static Status take_real(const CommandLine *line, const char *name, const char *s
   return text == NULL ? STATUS_OK : command_line_real(shown, text, 0.0, maximum, out, error);
 }
 
+/* OpenMP would end the program where more threads cannot be started. */
+static Status check_threads(int64_t threads, Error *error) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (sched_getaffinity(0, sizeof cores, &cores) != 0 || threads <= CPU_COUNT(&cores)) return STATUS_OK;
+  return fail(error, STATUS_USAGE, "--threads is '%lld'; this process may use %d core%s", (long long)threads,
+              CPU_COUNT(&cores), CPU_COUNT(&cores) == 1 ? "" : "s");
+}
+
 static Status read_flags(const CommandLine *line, GenerateOptions *options, int64_t *threads, Error *error) {
   int64_t seed = DEFAULT_SEED;
   options->checkpoint = command_line_flag(line, "checkpoint");
   options->tokenizer = command_line_flag(line, "tokenizer");
+  if (*options->checkpoint == '\0') {
+    return fail(error, STATUS_USAGE, "--checkpoint is ''; it must name a directory");
+  }
   options->chunk = DEFAULT_CHUNK;
   options->sampler = (SamplerOptions){.temperature = DEFAULT_TEMPERATURE, .top_p = DEFAULT_TOP_P};
   TRY(take_integer(line, "tokens", "--tokens", 1, INT32_MAX, &options->tokens, error));
@@ -102,6 +116,7 @@ static Status read_flags(const CommandLine *line, GenerateOptions *options, int6
   TRY(take_integer(line, "top-k", "--top-k", 0, INT32_MAX, &options->sampler.top_k, error));
   TRY(take_integer(line, "seed", "--seed", 0, INT64_MAX, &seed, error));
   TRY(take_integer(line, "threads", "--threads", 1, INT32_MAX, threads, error));
+  TRY(check_threads(*threads, error));
   TRY(take_real(line, "temperature", "--temperature", MOST_TEMPERATURE, &options->sampler.temperature,
                 error));
   TRY(take_real(line, "top-p", "--top-p", 1.0, &options->sampler.top_p, error));
@@ -111,12 +126,21 @@ static Status read_flags(const CommandLine *line, GenerateOptions *options, int6
 
 /* ---------------------------------------------------------------- output */
 
+/* Whether a terminal would take a byte for a command rather than for text. */
+static bool is_control(char byte) {
+  return ((unsigned char)byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f;
+}
+
 /* A pipe that nobody reads ends the program by SIGPIPE, as it does with other commands. */
 static Status write_text(void *context, const char *text, size_t bytes, Error *error) {
   Task *task = context;
+  bool written = true;
   if (bytes == 0) return STATUS_OK;
   task->line_open = text[bytes - 1] != '\n';
-  if (fwrite(text, 1, bytes, stdout) == bytes && fflush(stdout) == 0) return STATUS_OK;
+  for (size_t i = 0; i < bytes && written; i++) {
+    written = putc(task->terminal && is_control(text[i]) ? '?' : text[i], stdout) != EOF;
+  }
+  if (written && fflush(stdout) == 0) return STATUS_OK;
   return fail_errno(error, STATUS_IO, errno, "standard output cannot be written");
 }
 
@@ -136,7 +160,7 @@ static double rate(int64_t tokens, double seconds) {
 
 static void tell_end(const Task *task) {
   const GenerateReport *report = &task->report;
-  if (task->line_open && isatty(STDOUT_FILENO) != 0) (void)putchar('\n');
+  if (task->line_open && task->terminal) (void)putchar('\n');
   (void)fflush(stdout);
   if (report->end == GENERATE_END_POSITIONS) {
     (void)fprintf(stderr,
@@ -159,7 +183,7 @@ static Status run_rank(Rank *rank, void *context, Error *error) {
 }
 
 Status command_generate(const CommandLine *line, Error *error) {
-  Task task = {0};
+  Task task = {.terminal = isatty(STDOUT_FILENO) != 0};
   Config config = {.parallelism = {.ring = 1, .data = 1, .transport = TRANSPORT_LOCAL}};
   Status status = STATUS_OK;
   TRY(read_flags(line, &task.options, &config.parallelism.threads, error));

@@ -16,6 +16,8 @@ Status command_train(const CommandLine *line, Error *error) {
   TRY(stop_watch_start(&stop, error));
   TrainerStart start = {.config = &config, .stop = stop};
   const Status status = grid_run(&config, line->processes, trainer_run, &start, error);
-  stop_watch_end(stop);
+  /* A signal that comes, or comes again, when all is saved must not change the exit code: the watch then
+   * lasts as long as the program. */
+  if (status != STATUS_OK && status != STATUS_STOPPED) stop_watch_end(stop);
   return status;
 }

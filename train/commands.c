@@ -47,7 +47,7 @@ static const Command table[] = {
                {"top-k", "K", "draw from the K likeliest tokens only (default 0: all)", false},
                {"top-p", "P", "of those from the fewest that reach probability P (default 1: all)", false},
                {"seed", "N", "of the draws (default 1): the same seed gives the same text", false},
-               {"tokenizer", "NAME", "bytes or gpt2:DIR, where the checkpoint has no tokenizer", false},
+               {"tokenizer", "NAME", "bytes or gpt2:DIR: overrides the checkpoint's own", false},
                {"chunk", "N", "tokens of the prompt computed at once (default 512)", false},
                {"threads", "N", "compute threads (default: OMP_NUM_THREADS, or the cores)", false}},
      .run = command_generate},

@@ -18,6 +18,7 @@ typedef struct Generation {
   Tokenizer *tokenizer;
   TokenList prompt;
   ModelConfig config;
+  int64_t end;       /* the token that ends a document by the model's description, -1: it names none */
   int64_t positions; /* tokens that the model can read at most */
   Model *model;
   Decoder *decoder;
@@ -57,6 +58,13 @@ static Status check_fit(Generation *work, Error *error) {
         error, STATUS_CONFIG,
         "%s: its model knows %lld tokens, but the tokenizer has %lld: it was trained with another one",
         work->options->checkpoint, (long long)config->vocab_size, (long long)work->tokenizer->vocab_size);
+  }
+  if (work->end >= 0 && work->end != work->tokenizer->end_of_document) {
+    return fail(
+        error, STATUS_CONFIG,
+        "%s: its model ends a document by token %lld, the tokenizer by %d: it was trained with another "
+        "one",
+        work->options->checkpoint, (long long)work->end, (int)work->tokenizer->end_of_document);
   }
   if (work->prompt.count > work->positions) {
     return fail(error, STATUS_CONFIG,
@@ -146,6 +154,7 @@ Status generate(Rank *rank, const GenerateOptions *options, GenerateReport *repo
   Status status = STATUS_OK;
   *report = (GenerateReport){0};
   TRY_GOTO(hf_model_read(options->checkpoint, &work.config, error), done);
+  TRY_GOTO(hf_model_read_end(options->checkpoint, &work.end, error), done);
   TRY_GOTO(open_tokenizer(&work, error), done);
   TRY_GOTO(encode_prompt(&work, error), done);
   TRY_GOTO(check_fit(&work, error), done);

@@ -12,7 +12,7 @@
 
 typedef struct GenerateOptions {
   const char *checkpoint; /* directory of config.json and model.safetensors */
-  const char *tokenizer;  /* as tokenizer_open takes it; NULL: the checkpoint's own */
+  const char *tokenizer;  /* as tokenizer_open takes it; NULL: the checkpoint's own, which it overrides */
   const char *prompt;     /* (prompt_bytes); an empty one stands for the start of a document */
   size_t prompt_bytes;
   int64_t tokens; /* to generate at most, >= 1 */

@@ -8,6 +8,7 @@
 
 #include "kernels/base/memory.h"
 #include "kernels/comm/mpi.h"
+#include "train/agreement.h"
 #include "train/threads.h"
 
 /* Room for what attention keeps on the stack, whatever the limit of the shell. OpenMP's further threads take
@@ -36,6 +37,7 @@ static Status run_rank(const Config *config, Comm *world, RankMain rank_main, vo
   int threads = 0;
   Status status = STATUS_OK;
   TRY_GOTO(config_check_world(config, world->size, error), done);
+  TRY_GOTO(agreement_config(world, config, error), done);
   TRY_GOTO(comm_split(world, rank.data_rank, &rank.ring, error), done);
   TRY_GOTO(threads_of_rank(config, world, &threads, &rank.crowded, error), done);
   TRY_GOTO(device_create(threads, &rank.device, error), done);

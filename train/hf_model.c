@@ -65,6 +65,13 @@ Status hf_model_check(const ModelConfig *model, const char *path, char *warning,
   return STATUS_OK;
 }
 
+Status hf_model_read_end(const char *path, int64_t *token, Error *error) {
+  HfConfig config;
+  TRY(hf_config_read(path, &config, error));
+  *token = config.eos_token_id;
+  return STATUS_OK;
+}
+
 Status hf_model_read(const char *path, ModelConfig *model, Error *error) {
   HfConfig config;
   TRY(hf_config_read(path, &config, error));

@@ -18,6 +18,9 @@ Status hf_model_text(const ModelConfig *model, int32_t end_of_document, char **o
  * longer contexts, rope_theta and sliding_window, is told in `warning` (bytes), which is empty otherwise. */
 Status hf_model_check(const ModelConfig *model, const char *path, char *warning, size_t bytes, Error *error);
 
+/* The token that ends a document by the config.json at `path`, -1: it names none. Fails as hf_config_read. */
+Status hf_model_read_end(const char *path, int64_t *token, Error *error);
+
 /* Reads the model of the config.json at `path` (as hf_config_read), without a word about weights. Fails as
  * hf_config_read; STATUS_CONFIG also for a model that this program's layers cannot compute: a head of another
  * size than a multiple of 8, biases in Llama's layers, a GPT-2 with a head of its own, a mixture of the two.

@@ -56,6 +56,17 @@ static Status help(int argc, char **argv, Error *error) {
   return STATUS_OK;
 }
 
+/* Whether a launcher has started this process as one of several. A batch script of Slurm, whose environment
+ * holds SLURM_NTASKS too, is one. */
+static bool one_of_several(void) {
+  static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"};
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    const char *text = getenv(sizes[i]);
+    if (text != NULL && strtol(text, NULL, 10) > 1) return true;
+  }
+  return false;
+}
+
 /* Joins the other processes where an MPI launcher has started this one and the command is for several.
  * `given` are the arguments of main. */
 static Status join(CommandLine *line, char *const given[], Comm **processes, Error *error) {
@@ -89,6 +100,8 @@ static Status run(int argc, char **argv, char *const given[], Comm **processes, 
     command_line_print_help(command, stdout);
     return STATUS_OK;
   }
+  if (!command->parallel && one_of_several())
+    return fail(error, STATUS_USAGE, "%s runs as one process: start it without mpirun", command->name);
   TRY(join(&line, given, processes, error));
   return command->run(&line, error);
 }
@@ -98,6 +111,8 @@ static void end(Comm *processes, Status status, const Error *error) {
   const bool failed = status != STATUS_OK && status != STATUS_STOPPED;
   bool speaks = processes == NULL || processes->rank == 0;
   if (failed && processes != NULL) speaks = comm_mpi_speaks(processes);
+  /* Before MPI has started all fail alike; what the system refuses, it may refuse one of them. */
+  if (failed && processes == NULL && status != STATUS_SYSTEM) speaks = comm_mpi_launch_speaks();
   if (status != STATUS_OK && speaks) (void)fprintf(stderr, "ringgpt: %s\n", error->text);
   if (failed && processes != NULL) comm_mpi_kill(processes, status);
   comm_mpi_end(processes);

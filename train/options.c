@@ -121,8 +121,9 @@ static const Option table[] = {
     {PLACE(parallelism, transport), CHOICE("auto", transport_names), .absent = absent_transports,
      .help = "How ranks exchange data; local: ranks are threads of this process; mpi: processes that mpirun or "
              "srun started; auto: as it was started."},
-    {PLACE(parallelism, timeout), REAL("1800", 0, MOST_REAL),
-     .help = "Seconds after which a process that waits for another gives up and ends the run; 0: never."},
+    {PLACE(parallelism, timeout), REAL("600", 0, MOST_REAL),
+     .help = "Over MPI: a process that neither computes nor answers for so many seconds is given up by those "
+             "that wait for it, and the run ends; 0: never."},
     {PLACE(parallelism, threads), INTEGER("0", 0, 4096),
      .help = "Compute threads of each rank; 0: the cores shared out among the ranks."},
 

@@ -139,6 +139,7 @@ Status trainer_restore(Trainer *trainer, Error *error) {
   if (world->rank == 0) {
     TRY(run_log_open(trainer->config, stdout, &trainer->log, error));
     TRY(tokenizer_files_collect(trainer->config->data.train, &trainer->tokenizer, error));
+    if (trainer->tokenizer.missing != NULL) warn(trainer, trainer->tokenizer.missing);
   }
   TRY(choose(trainer, &checkpoint, error));
   if (checkpoint.path[0] != '\0') {

@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -19,6 +18,7 @@
 #include "kernels/base/file.h"
 #include "kernels/comm/mpi.h"
 #include "train/progress.h"
+#include "train/terminal.h"
 
 #define LINE_BYTES 1024
 #define ERASE_LINE "\r\033[K"
@@ -29,10 +29,10 @@ struct RunLog {
   int64_t steps_done;
   int64_t evaluations; /* records of evaluations at the step the run went on from */
   double step_ms;      /* average over the last steps, newer ones weighing more; 0: none yet */
-  FILE *terminal;      /* NULL: none */
-  bool bar;            /* the terminal shows the bar */
-  FILE *text;          /* log.txt, locked */
-  int metrics;         /* metrics.jsonl, for appending */
+  Terminal terminal;
+  bool bar;    /* the terminal shows the bar */
+  FILE *text;  /* log.txt, locked */
+  int metrics; /* metrics.jsonl, for appending */
   off_t metrics_bytes;
   char metrics_path[PATH_MAX];
 };
@@ -151,7 +151,7 @@ Status run_log_open(const Config *config, FILE *terminal, RunLog **out, Error *e
   if (!log) return fail(error, STATUS_SYSTEM, "no memory for the log of the run");
   log->every = config->logging.every;
   log->steps = config->train.steps;
-  log->terminal = terminal;
+  log->terminal = terminal_make(terminal);
   /* Open MPI makes a terminal of what it collects. */
   log->bar = terminal && isatty(fileno(terminal)) && !comm_mpi_launched();
   log->metrics = -1;
@@ -178,24 +178,23 @@ Status run_log_begin(RunLog *log, const Config *config, int64_t steps_done, Erro
 
 static void draw_bar(RunLog *log) {
   if (!log->bar || log->steps_done == 0) return;
-  char bar[128];
+  char bar[128], text[sizeof bar + sizeof ERASE_LINE];
   const double left = log->step_ms > 0 ? (double)(log->steps - log->steps_done) * log->step_ms / 1000 : -1;
   progress_bar(log->steps_done, log->steps, left, bar, sizeof bar);
-  (void)fprintf(log->terminal, ERASE_LINE "%s", bar);
-  (void)fflush(log->terminal);
+  (void)snprintf(text, sizeof text, ERASE_LINE "%s", bar);
+  terminal_write(&log->terminal, text);
 }
 
-/* A line on the terminal, above the bar, and in log.txt. What cannot be written there is not worth a run. */
+/* A line in log.txt and on the terminal, above the bar. What cannot be written there is not worth a run. */
 static void show(RunLog *log, const char *line) {
-  char now[32];
+  char now[32], text[LINE_BYTES + sizeof ERASE_LINE + 1];
   const time_t seconds = time(NULL);
   struct tm utc;
   (void)strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
   (void)fprintf(log->text, "%s  %s\n", now, line);
   (void)fflush(log->text);
-  if (!log->terminal) return;
-  (void)fprintf(log->terminal, "%s%s\n", log->bar ? ERASE_LINE : "", line);
-  (void)fflush(log->terminal);
+  (void)snprintf(text, sizeof text, "%s%s\n", log->bar ? ERASE_LINE : "", line);
+  terminal_write(&log->terminal, text);
   draw_bar(log);
 }
 
@@ -313,12 +312,7 @@ int64_t run_log_evaluations(const RunLog *log) {
 
 void run_log_close(RunLog *log) {
   if (!log) return;
-  if (log->bar && log->steps_done > 0) (void)fprintf(log->terminal, "\n");
-  if (log->terminal && (fflush(log->terminal) != 0 || ferror(log->terminal))) {
-    /* What could not be shown is not worth the run's exit code. */
-    __fpurge(log->terminal);
-    clearerr(log->terminal);
-  }
+  if (log->bar && log->steps_done > 0) terminal_write(&log->terminal, "\n");
   if (log->text) (void)fclose(log->text);
   if (log->metrics >= 0) (void)close(log->metrics);
   free(log);

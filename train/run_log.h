@@ -46,8 +46,9 @@ typedef struct EvalRecord {
 } EvalRecord;
 
 /* Makes or opens the run directory config->run.dir and takes its lock, which keeps every other process from
- * writing there; messages can be logged from now on. Lines go to `terminal` too, NULL for none; a bar with
- * the time left where that is a terminal. To be called before the run's checkpoints are looked at: what
+ * writing there; messages can be logged from now on. Lines go to `terminal` too, NULL for none, as far as it
+ * takes them without holding up the run (train/terminal.h); a bar with the time left where that is a
+ * terminal. To be called before the run's checkpoints are looked at: what
  * another process writes meanwhile would be lost. The caller closes *out. Fails with STATUS_IO,
  * STATUS_SYSTEM, or STATUS_CONFIG when another process has the run open. */
 Status run_log_open(const Config *config, FILE *terminal, RunLog **out, Error *error);

@@ -142,12 +142,17 @@ Status sampler_draw(Sampler *sampler, const float *logits, uint64_t number, int3
   double sum = 0.0;
   TRY(find_largest(sampler, logits, token, error));
   if (options->temperature == 0.0) return STATUS_OK;
-  const int64_t count = fill(sampler, logits, logits[*token], &sum);
+  const int32_t most_likely = *token;
+  const int64_t count = fill(sampler, logits, logits[most_likely], &sum);
   int64_t kept = count;
-  if (options->top_k > 0 || options->top_p < 1.0) cut(sampler, count, &kept, &sum);
+  if (options->top_k > 0 || options->top_p < 1.0) {
+    cut(sampler, count, &kept, &sum);
+    /* Where all stay they come in their own order, so that a cut that cuts nothing changes no draw. */
+    if (kept == count) (void)fill(sampler, logits, logits[most_likely], &sum);
+  }
   const double target = draw_uniform(options->seed, number) * sum;
-  /* From the end, where the most likely one is after a cut. Rounding must not let the walk end without one.
-   */
+  /* From the end, where a cut has put those that stay, the most likely one last. Rounding must not let the
+     walk end without one. */
   double reached = 0.0;
   for (int64_t i = count - 1; i >= count - kept; i--) {
     *token = sampler->candidates[i].token;

@@ -14,7 +14,7 @@
 
 /* The cuts apply in this order, as in Hugging Face's generate: the logits are divided by the temperature, the
  * top_k largest stay, and of those the smallest set whose probability reaches top_p. Of equal logits the
- * lower token comes first. */
+ * lower token comes first. Cuts that leave every token give the draws that there are without them. */
 typedef struct SamplerOptions {
   double temperature; /* >= 0; 0: always the most likely token, whatever the others say */
   int64_t top_k;      /* 0: all */

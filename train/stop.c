@@ -7,7 +7,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/memory.h"
+
+/* Signals so soon after the first are the same request. */
+#define SAME_SECONDS 1.0
 
 struct StopWatch {
   pthread_t thread;
@@ -17,20 +21,27 @@ struct StopWatch {
   atomic_bool ending; /* SIGUSR2 came from stop_watch_end; from elsewhere it means nothing */
 };
 
+/* Dies of a signal, as without a watch. */
+static void die(int signal_number) {
+  sigset_t one;
+  sigemptyset(&one);
+  sigaddset(&one, signal_number);
+  (void)signal(signal_number, SIG_DFL);
+  (void)raise(signal_number);
+  (void)pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
+
 static void *watch_signals(void *context) {
   StopWatch *watch = context;
+  double first = 0.0; /* when the first came */
   for (;;) {
     int signal_number = 0;
     if (sigwait(&watch->signals, &signal_number) != 0 || atomic_load(&watch->ending)) return NULL;
     if (signal_number == SIGUSR2) continue;
-    if (atomic_exchange(&watch->requested, true)) {
-      /* The second time the person means it: die of this signal, as without a watch. */
-      sigset_t one;
-      sigemptyset(&one);
-      sigaddset(&one, signal_number);
-      (void)signal(signal_number, SIG_DFL);
-      (void)raise(signal_number);
-      (void)pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    if (!atomic_exchange(&watch->requested, true)) {
+      first = clock_seconds();
+    } else if (clock_seconds() - first > SAME_SECONDS) {
+      die(signal_number); /* the person means it */
     }
   }
 }

@@ -1,6 +1,7 @@
 /* Stopping a run by a signal: SIGTERM, SIGINT and SIGUSR1 (which mpirun hands on to its ranks, and Slurm can
- * send ahead of the end of a job's time) ask for a stop at the end of the step; a second one ends the program
- * at once. SIGUSR2, which ends the watch, is ignored when it comes from outside. */
+ * send ahead of the end of a job's time) ask for a stop at the end of the step. Those that come within one
+ * second of the first are the same request, which a launcher and a scheduler hand on each; a later one ends
+ * the program at once. SIGUSR2, which ends the watch, is ignored when it comes from outside. */
 #ifndef RINGGPT_TRAIN_STOP_H
 #define RINGGPT_TRAIN_STOP_H
 

@@ -15,7 +15,7 @@
 #define BYTES_FORMAT "{\"tokenizer\": \"bytes\", \"vocab_size\": %lld, \"end_of_document\": %d}\n"
 #define BYTES_FILE_MAX 65536
 
-/* What AutoTokenizer needs beside the two files, whatever the model's type. */
+/* What AutoTokenizer needs beside the two files to know their kind. */
 #define GPT2_CONFIG_FILE "tokenizer_config.json"
 #define GPT2_CONFIG                                                                                          \
   "{\n"                                                                                                      \
@@ -52,55 +52,80 @@ static Status add_bytes(const Description *set, CarriedTokenizer *out, Error *er
   return add_file(out, BYTES_FILE, length < 0 ? NULL : text, (size_t)length, error);
 }
 
-/* Whether the tokenizer `name` is the one that the set was prepared with, as far as numbers tell. */
-static Status is_of_set(const char *name, const Description *set, bool *same, Error *error) {
+/* Whether the tokenizer `name`, with these files, is the one that the set was prepared with: by its numbers,
+ * and by the checksums of its files where the set has them. */
+static Status is_of_set(const char *name, const TokenizerFiles *files, const Description *set, bool *same,
+                        Error *error) {
   Tokenizer *tokenizer = NULL;
+  const char *other = NULL;
   TRY(tokenizer_open(name, &tokenizer, error));
-  *same = tokenizer->vocab_size == set->vocab_size && tokenizer->end_of_document == set->end_of_document;
+  description_compare_files(set, files, &other);
+  *same = other == NULL && tokenizer->vocab_size == set->vocab_size &&
+          tokenizer->end_of_document == set->end_of_document;
   tokenizer_close(tokenizer);
   return STATUS_OK;
 }
 
-static Status add_gpt2(const char *name, CarriedTokenizer *out, Error *error) {
-  TokenizerFiles files;
-  TRY(tokenizer_read_files(name, &files, error));
-  for (int64_t i = 0; i < files.count; i++) {
-    TokenizerFile *file = &files.files[i];
-    TRY(add_file(out, file->name, file->data, file->bytes, error));
+/* Hands the files over to the list. */
+static Status add_files(TokenizerFiles *files, CarriedTokenizer *out, Error *error) {
+  for (int64_t i = 0; i < files->count; i++) {
+    TokenizerFile *file = &files->files[i];
+    char *data = file->data;
+    file->data = NULL;
+    TRY(add_file(out, file->name, data, file->bytes, error));
   }
   return add_file(out, GPT2_CONFIG_FILE, strdup(GPT2_CONFIG), strlen(GPT2_CONFIG), error);
+}
+
+/* Adds the files of the tokenizer `name` where it is the set's; *same: whether it is. */
+static Status add_gpt2(const char *name, const Description *set, bool *same, CarriedTokenizer *out,
+                       Error *error) {
+  TokenizerFiles files;
+  *same = false;
+  TRY(tokenizer_read_files(name, &files, error));
+  Status status = is_of_set(name, &files, set, same, error);
+  if (status == STATUS_OK && *same) status = add_files(&files, out, error);
+  tokenizer_free_files(&files);
+  return status;
 }
 
 /* The files beside the shards. */
 static Status add_own(const char *directory, const Description *set, CarriedTokenizer *out, Error *error) {
   char *name = NULL;
-  bool same = false;
-  Error reason = {0};
+  bool same = true;
   TRY(join_name("gpt2:", directory, &name, error));
-  Status status = is_of_set(name, set, &same, &reason);
-  if (status == STATUS_OK && same) {
-    status = add_gpt2(name, out, error);
-  } else if (status == STATUS_OK) {
+  Status status = STATUS_OK;
+  if (tokenizer_has_files(name)) status = add_gpt2(name, set, &same, out, error);
+  if (status == STATUS_OK && !same) {
     status = fail(error, STATUS_DATA,
                   "%s: the tokenizer there is not the one that the set was prepared with, which has %lld "
                   "tokens: move its files away or prepare the set again",
                   directory, (long long)set->vocab_size);
-  } else if (status == STATUS_NO_INPUT) {
-    status = STATUS_OK;
-  } else {
-    status = fail(error, status, "%s", reason.text);
   }
   free(name);
   return status;
 }
 
-/* The files where they were when the set was prepared; what is there now may be anything. */
+/* The files where they were when the set was prepared; what is there now may be anything, but not unreadable.
+ */
 static Status add_recorded(const Description *set, CarriedTokenizer *out, Error *error) {
   bool same = false;
   Error reason = {0};
-  const Status status = is_of_set(set->tokenizer, set, &same, &reason);
-  if (status == STATUS_SYSTEM) return fail(error, status, "%s", reason.text);
-  return status == STATUS_OK && same ? add_gpt2(set->tokenizer, out, error) : STATUS_OK;
+  if (!tokenizer_has_files(set->tokenizer)) return STATUS_OK;
+  const Status status = add_gpt2(set->tokenizer, set, &same, out, &reason);
+  if (status == STATUS_OK || status == STATUS_DATA || status == STATUS_USAGE) return STATUS_OK;
+  return fail(error, status, "%s", reason.text);
+}
+
+static Status tell_missing(const ShardNames *names, CarriedTokenizer *out, Error *error) {
+  if (asprintf(&out->missing,
+               "%s: was prepared with the tokenizer %s, whose files are neither there nor where they were "
+               "then: checkpoints will have none",
+               names->directory, names->description.tokenizer) >= 0) {
+    return STATUS_OK;
+  }
+  out->missing = NULL;
+  return fail(error, STATUS_SYSTEM, "%s: no memory left for a message", names->directory);
 }
 
 static Status collect(const ShardNames *names, CarriedTokenizer *out, Error *error) {
@@ -108,7 +133,8 @@ static Status collect(const ShardNames *names, CarriedTokenizer *out, Error *err
   if (!names->described) return STATUS_OK;
   if (strcmp(set->tokenizer, "bytes") == 0) return add_bytes(set, out, error);
   TRY(add_own(names->directory, set, out, error));
-  return out->count > 0 ? STATUS_OK : add_recorded(set, out, error);
+  if (out->count == 0) TRY(add_recorded(set, out, error));
+  return out->count > 0 ? STATUS_OK : tell_missing(names, out, error);
 }
 
 Status tokenizer_files_collect(const char *pattern, CarriedTokenizer *out, Error *error) {
@@ -117,11 +143,13 @@ Status tokenizer_files_collect(const char *pattern, CarriedTokenizer *out, Error
   Status status = shard_names_find(pattern, &names, error);
   if (status == STATUS_OK) status = collect(&names, out, error);
   shard_names_free(&names);
+  if (status != STATUS_OK) tokenizer_files_free(out);
   return status;
 }
 
 void tokenizer_files_free(CarriedTokenizer *tokenizer) {
   for (int64_t i = 0; i < tokenizer->count; i++) free(tokenizer->owned[i]);
+  free(tokenizer->missing);
   *tokenizer = (CarriedTokenizer){0};
 }
 
@@ -162,14 +190,16 @@ release_path:
 }
 
 Status tokenizer_files_find(const char *directory, char **name, Error *error) {
+  static const char *const files[] = {"vocab.json", "merges.txt", BYTES_FILE};
   *name = NULL;
-  if (holds(directory, "vocab.json") || holds(directory, "encoder.json")) {
-    TRY(checkpoint_verify_file(directory, "vocab.json", error));
-    TRY(checkpoint_verify_file(directory, "merges.txt", error));
-    return join_name("gpt2:", directory, name, error);
+  for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+    TRY(checkpoint_verify_file(directory, files[i], error));
   }
+  TRY(join_name("gpt2:", directory, name, error));
+  if (tokenizer_has_files(*name)) return STATUS_OK;
+  free(*name);
+  *name = NULL;
   if (holds(directory, BYTES_FILE)) {
-    TRY(checkpoint_verify_file(directory, BYTES_FILE, error));
     TRY(check_bytes(directory, error));
     return join_name("bytes", "", name, error);
   }

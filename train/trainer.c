@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "train/agreement.h"
 #include "train/batches.h"
 #include "train/perplexity.h"
 
@@ -46,9 +47,11 @@ void trainer_unrecorded(Trainer *trainer, const Error *error) {
 
 /* ---------------------------------------------------------------- before the first step */
 
-/* What would end the run later is found now: shards too short for a stage of the schedule or for a context.
- */
-static Status check_data(const Config *config, Error *error) {
+/* What would end the run later, or let it go wrong, is found now: shards that are not the same for all ranks,
+ * or too short for a stage of the schedule or for a context. Collective. */
+static Status check_data(Comm *world, const Config *config, Error *error) {
+  TRY(agreement_data(world, config, config->data.train, error));
+  if (config->eval.every > 0) TRY(agreement_data(world, config, config->data.val, error));
   TRY(batches_check_length(config, config->data.train, config->train.sequence_length, error));
   for (int64_t i = 0; config->eval.every > 0 && i < config->eval.contexts.count; i++) {
     TRY(batches_check_length(config, config->data.val, config->eval.contexts.values[i], error));
@@ -190,7 +193,7 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   Status status = STATUS_OK;
   TRY_GOTO(batches_end_of_document(given->config, given->config->data.train, &trainer.end_of_document, error),
            done);
-  TRY_GOTO(check_data(given->config, error), done);
+  TRY_GOTO(check_data(rank->world, given->config, error), done);
   TRY_GOTO(create_models(&trainer, error), done);
   TRY_GOTO(trainer_restore(&trainer, error), done);
   report(&trainer);

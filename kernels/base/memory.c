@@ -36,10 +36,10 @@ Status memory_alloc(size_t count, size_t size, const char *what, void **out, Err
   void *block = NULL;
   if (padded < LARGE_BLOCK || is_available(padded)) block = aligned_alloc(MEMORY_ALIGNMENT, padded);
   if (block == NULL) {
-    return fail(
-        error, STATUS_SYSTEM,
-        "%s: the machine has no %zu bytes of memory left: fewer tokens, a smaller model or more machines fit",
-        what, bytes);
+    return fail(error, STATUS_SYSTEM,
+                "%s: the machine has no %zu bytes of memory left: fewer tokens, a smaller model or another "
+                "machine fit",
+                what, bytes);
   }
   memset(block, 0, padded);
   *out = block;

@@ -28,6 +28,8 @@ typedef enum CommLabel {
   COMM_LABELS
 } CommLabel;
 
+/* The same for every transport: a copy for each receiver, in the way that moves the fewest bytes. A transport
+ * may send otherwise: a small all-reduce as whole buffers, a broadcast handed on by its receivers. */
 typedef struct CommCounter {
   int64_t messages; /* operations started by this rank */
   int64_t bytes;    /* bytes that this rank hands to other ranks in them */
@@ -131,7 +133,11 @@ void comm_poll(Comm *comm);
 Status comm_split(Comm *comm, int color, Comm **out, Error *error);
 
 /* Ends all communication of the program: every rank's calls, in this group and in those split from the same
- * origin, fail and name this rank and `cause`. After it returns no other rank touches this rank's buffers. */
+ * origin, fail and name this rank and `cause`. After it returns no other rank touches this rank's buffers:
+ * always where ranks are threads. Under MPI a rank that does not answer within a second, because it computes
+ * without comm_poll or hangs, is waited for no longer, and a message between it and this rank that is under
+ * way may still move: the caller then soon ends the program (comm_mpi_kill), and writes no result from these
+ * buffers. */
 void comm_abort(Comm *comm, const Error *cause);
 
 /* Releases this rank's handle. NULL is allowed. */

@@ -1,27 +1,12 @@
 /* The MPI transport: start and end of MPI in this process, and the table of operations. */
 #include "kernels/comm/mpi.h"
 
-#include <stdlib.h>
 #include <unistd.h>
-
-bool comm_mpi_launched(void) {
-  static const char *const names[] = {
-      "OMPI_COMM_WORLD_SIZE", /* Open MPI's mpirun */
-      "PMIX_RANK",            /* PMIx: prterun, srun --mpi=pmix */
-      "PMI_RANK",
-      "PMI_SIZE",
-      "PMI_FD",              /* PMI: MPICH's and Intel's mpiexec, srun --mpi=pmi2 */
-      "MV2_COMM_WORLD_SIZE", /* MVAPICH's mpirun_rsh */
-  };
-  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-    if (getenv(names[i]) != NULL) return true;
-  }
-  return false;
-}
 
 #if RINGGPT_MPI
 
 #include <signal.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "kernels/base/clock.h"
@@ -30,10 +15,6 @@ bool comm_mpi_launched(void) {
 
 /* Most calls of comm_poll only read the clock: a large message gains nothing from more. */
 #define POLL_SECONDS 50e-6
-
-/* How long a rank that failed leaves the word to rank 0, which takes FAREWELL_SECONDS at most to hear of it.
- */
-#define SPEAK_SECONDS 3
 
 static MpiGroup *group_of(const Comm *comm) {
   return comm->state;
@@ -51,6 +32,7 @@ static Status start(Comm *comm, MpiHeader header, const void *send, void *buffer
   TRY(mpi_operation_create(group, header, send, buffer, &operation, error));
   *request = (CommRequest){.id = operation->header.id, .kind = header.kind};
   if (mpi_group_match(group, &hub->fault) == STATUS_OK) mpi_progress(hub);
+  mpi_life_give(hub, hub->clock);
   comm->waits.exposed += clock_seconds() - begin;
   return STATUS_OK; /* what else goes wrong is for the wait */
 }
@@ -119,6 +101,7 @@ static void mpi_poll(Comm *comm) {
   const double begin = clock_seconds();
   if (begin - hub->moved_at < POLL_SECONDS) return;
   mpi_progress(hub);
+  mpi_life_give(hub, hub->clock);
   comm->waits.exposed += hub->moved_at - begin;
 }
 
@@ -184,26 +167,43 @@ static const CommTable mpi_table = {
 static void hub_destroy(MpiHub *hub) {
   if (hub == NULL) return;
   free(hub->telling);
+  free(hub->answered);
+  free(hub->signs);
   free(hub);
 }
 
-/* The hub, with its communicator for alarms. */
+/* The arrays by rank. */
+static Status hub_alloc(MpiHub *hub, Error *error) {
+  const size_t size = (size_t)hub->size;
+  hub->telling = malloc(size * sizeof(MPI_Request));
+  hub->answered = calloc(size, sizeof *hub->answered);
+  hub->signs = calloc(size, sizeof *hub->signs);
+  if (hub->telling == NULL || hub->answered == NULL || hub->signs == NULL) {
+    return fail(error, STATUS_SYSTEM, "no memory for MPI");
+  }
+  for (size_t rank = 0; rank < size; rank++) {
+    hub->telling[rank] = MPI_REQUEST_NULL;
+    hub->signs[rank].request = MPI_REQUEST_NULL;
+  }
+  return STATUS_OK;
+}
+
+/* The hub, with its communicator for alarms and signs of life. */
 static Status hub_create(MpiHub **out, Error *error) {
   Status status = STATUS_OK;
   MpiHub *hub = calloc(1, sizeof *hub);
   if (hub == NULL) return fail(error, STATUS_SYSTEM, "no memory for MPI");
   hub->hearing = MPI_REQUEST_NULL;
+  hub->hearing_life = MPI_REQUEST_NULL;
+  hub->moved_at = clock_seconds();
+  hub->woke_at = hub->moved_at - SPEAK_SECONDS;
   hub->control = MPI_COMM_NULL;
   TRY_GOTO(mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &hub->control), "starting", error), failed);
   TRY_GOTO(mpi_check(MPI_Comm_rank(hub->control, &hub->rank), "starting", error), failed);
   TRY_GOTO(mpi_check(MPI_Comm_size(hub->control, &hub->size), "starting", error), failed);
-  hub->telling = malloc((size_t)hub->size * sizeof(MPI_Request));
-  if (hub->telling == NULL) {
-    status = fail(error, STATUS_SYSTEM, "no memory for MPI");
-    goto failed;
-  }
-  for (int rank = 0; rank < hub->size; rank++) hub->telling[rank] = MPI_REQUEST_NULL;
+  TRY_GOTO(hub_alloc(hub, error), failed);
   TRY_GOTO(mpi_alarm_listen(hub, error), failed);
+  TRY_GOTO(mpi_life_listen(hub, error), failed);
   *out = hub;
   return STATUS_OK;
 failed:
@@ -259,7 +259,8 @@ void comm_mpi_end(Comm *world) {
   if (world == NULL) return;
   MpiHub *hub = group_of(world)->hub;
   mpi_destroy(world);
-  if (hub->cause.status == STATUS_OK && hub->fault.status == STATUS_OK) {
+  if (!mpi_ended(hub)) {
+    mpi_life_end(hub);
     mpi_alarm_deafen(hub);
     (void)MPI_Comm_free(&hub->control);
     (void)MPI_Finalize();
@@ -267,9 +268,20 @@ void comm_mpi_end(Comm *world) {
   hub_destroy(hub);
 }
 
+/* A signal does not shorten it: a launcher that ends the program sends one first. */
+static void rest(double seconds) {
+  const double end = clock_seconds() + seconds;
+  const struct timespec moment = {.tv_nsec = 50000000};
+  while (clock_seconds() < end) (void)nanosleep(&moment, NULL);
+}
+
 bool comm_mpi_speaks(const Comm *world) {
-  const struct timespec moment = {.tv_sec = SPEAK_SECONDS};
-  if (world->rank != 0) (void)nanosleep(&moment, NULL);
+  const MpiHub *hub = group_of(world)->hub;
+  int before = 0;
+  for (int rank = 0; rank < hub->rank; rank++) before += hub->answered[rank];
+  /* Ranks that have not answered have a turn together; one that was stopped comes two turns later. */
+  const int turns = before + (before < hub->rank ? 1 : 0) + (hub->late ? 2 : 0);
+  rest(turns * SPEAK_SECONDS);
   return true;
 }
 

@@ -39,24 +39,30 @@ Status mpi_check_some(int code, int count, const MPI_Status *statuses, const cha
 /* ---------------------------------------------------------------- alarms */
 
 Status mpi_alarm_listen(MpiHub *hub, Error *error) {
-  TRY(mpi_check(MPI_Recv_init(&hub->heard, (int)sizeof hub->heard, MPI_BYTE, MPI_ANY_SOURCE, 0, hub->control,
-                              &hub->hearing),
+  TRY(mpi_check(MPI_Recv_init(&hub->heard, (int)sizeof hub->heard, MPI_BYTE, MPI_ANY_SOURCE, TAG_ALARM,
+                              hub->control, &hub->hearing),
                 "receiving", error));
   return mpi_check(MPI_Start(&hub->hearing), "receiving", error);
 }
 
-void mpi_alarm_deafen(MpiHub *hub) {
+void mpi_receive_end(MPI_Request *request) {
   int done = 0;
-  (void)MPI_Cancel(&hub->hearing);
-  while (done == 0 && MPI_Test(&hub->hearing, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS) continue;
-  (void)MPI_Request_free(&hub->hearing);
+  (void)MPI_Cancel(request);
+  while (done == 0 && MPI_Test(request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS) continue;
+  (void)MPI_Request_free(request);
+}
+
+void mpi_alarm_deafen(MpiHub *hub) {
+  mpi_receive_end(&hub->hearing);
 }
 
 Status mpi_alarm_hear(MpiHub *hub, Error *error) {
   int came = 0;
-  TRY(mpi_check(MPI_Test(&hub->hearing, &came, MPI_STATUS_IGNORE), "an alarm", error));
+  MPI_Status from;
+  TRY(mpi_check(MPI_Test(&hub->hearing, &came, &from), "an alarm", error));
   if (came == 0) return STATUS_OK;
   hub->alarms += 1;
+  hub->answered[from.MPI_SOURCE] = true;
   if (hub->cause.status == STATUS_OK) {
     (void)fail(&hub->cause, (Status)hub->heard.status, "%s", hub->heard.text);
   }
@@ -68,7 +74,8 @@ static void tell(MpiHub *hub) {
   memcpy(hub->told.text, hub->cause.text, sizeof hub->told.text);
   for (int rank = 0; rank < hub->size; rank++) {
     if (rank == hub->rank) continue;
-    (void)MPI_Isend(&hub->told, (int)sizeof hub->told, MPI_BYTE, rank, 0, hub->control, &hub->telling[rank]);
+    (void)MPI_Isend(&hub->told, (int)sizeof hub->told, MPI_BYTE, rank, TAG_ALARM, hub->control,
+                    &hub->telling[rank]);
   }
 }
 
@@ -87,7 +94,13 @@ static void leave(MpiHub *hub) {
   }
 }
 
+bool mpi_ended(const MpiHub *hub) {
+  return hub->cause.status != STATUS_OK || hub->fault.status != STATUS_OK;
+}
+
 Status mpi_alive(MpiHub *hub, Error *error) {
+  if (!mpi_ended(hub)) return STATUS_OK;
+  if (!hub->left) hub->late = hub->moved_at - hub->woke_at < SPEAK_SECONDS;
   /* A rank that ended may be the reason of a fault: its word goes first. */
   if (hub->fault.status != STATUS_OK && hub->cause.status == STATUS_OK) {
     Error ignored = {0};
@@ -97,8 +110,7 @@ Status mpi_alive(MpiHub *hub, Error *error) {
     leave(hub);
     return fail(error, hub->cause.status, "%s", hub->cause.text);
   }
-  if (hub->fault.status != STATUS_OK) return fail(error, hub->fault.status, "%s", hub->fault.text);
-  return STATUS_OK;
+  return fail(error, hub->fault.status, "%s", hub->fault.text);
 }
 
 void mpi_alarm_raise(MpiHub *hub, const Error *cause) {

@@ -15,8 +15,8 @@
 /* A header, and at most what an all-reduce has: a part and its sum, to and from every other rank. */
 enum { STREAMS_PER_RANK = 5 };
 
-static int tag_of(const MpiHeader *header) {
-  return 1 + 2 * (int)(header->id % TAG_OPERATIONS);
+int mpi_tag(const MpiHeader *header, int phase) {
+  return TAG_HEADER + 1 + 2 * (int)(header->id % TAG_OPERATIONS) + phase;
 }
 
 static int neighbour(const MpiGroup *group, const MpiHeader *header, int side) {
@@ -40,7 +40,7 @@ static char *readable(const void *data) {
 
 static MpiStream plain(const MpiOperation *operation, int peer, bool receives, char *data, size_t bytes) {
   return (MpiStream){.peer = peer,
-                     .tag = tag_of(&operation->header),
+                     .tag = mpi_tag(&operation->header, 0),
                      .receives = receives,
                      .data = data,
                      .bytes = bytes,

@@ -22,6 +22,7 @@ enum { MOST_ROUNDS = 4 };
  * an operation that is complete on the rank that failed should be so here. */
 static Status move(MpiHub *hub, bool *moved, Error *error) {
   TRY(mpi_alarm_hear(hub, error));
+  TRY(mpi_life_hear(hub, error));
   for (MpiGroup *group = hub->groups; group != NULL; group = group->next) {
     TRY(mpi_group_hear(group, moved, error));
     for (MpiOperation *operation = group->operations; operation != NULL; operation = operation->next) {
@@ -31,14 +32,24 @@ static Status move(MpiHub *hub, bool *moved, Error *error) {
   return STATUS_OK;
 }
 
+/* Counts the time since the last turn. */
+static void count_turn(MpiHub *hub) {
+  const double now = clock_seconds();
+  const double turn = now - hub->moved_at;
+  hub->moved_at = now;
+  hub->clock += turn < TURN_SECONDS ? turn : TURN_SECONDS;
+  if (turn > SPEAK_SECONDS) hub->woke_at = now;
+}
+
 void mpi_progress(MpiHub *hub) {
   bool moved = true;
-  for (int round = 0; moved && round < MOST_ROUNDS; round++) {
-    if (hub->cause.status != STATUS_OK || hub->fault.status != STATUS_OK) break;
+  count_turn(hub);
+  for (int round = 0; moved && round < MOST_ROUNDS && !mpi_ended(hub); round++) {
     moved = false;
     (void)move(hub, &moved, &hub->fault);
+    if (moved) hub->advanced_at = hub->clock;
   }
-  hub->moved_at = clock_seconds();
+  count_turn(hub);
 }
 
 /* ---------------------------------------------------------------- words */
@@ -61,14 +72,19 @@ void mpi_describe(const MpiHeader *header, char *text, size_t bytes) {
       [COMM_WEIGHTS] = " of weights",
   };
   const char *label = labels[header->label];
+  char distance[32] = "";
   const unsigned long long amount = header->amount;
   if (header->kind == KIND_BARRIER || header->kind == KIND_SPLIT) {
     (void)snprintf(text, bytes, "a %s", kinds[header->kind]);
     return;
   }
-  (void)snprintf(text, bytes, "%s %s%s (%llu %s)", strchr("ae", kinds[header->kind][0]) == NULL ? "a" : "an",
-                 kinds[header->kind], label == NULL ? "" : label, amount,
-                 header->width == 0 ? "bytes" : "elements");
+  if (header->kind == KIND_SHIFT) {
+    (void)snprintf(distance, sizeof distance, " by %d rank%s", (int)header->argument,
+                   header->argument == 1 ? "" : "s");
+  }
+  (void)snprintf(text, bytes, "%s %s%s%s (%llu %s)",
+                 strchr("ae", kinds[header->kind][0]) == NULL ? "a" : "an", kinds[header->kind],
+                 label == NULL ? "" : label, distance, amount, header->width == 0 ? "bytes" : "elements");
 }
 
 /* Ranks in words: "0, 3". */
@@ -99,28 +115,38 @@ static RankList under_way(const MpiGroup *group, const MpiOperation *operation, 
   return list;
 }
 
-static Status give_up(const MpiGroup *group, const MpiOperation *operation, Error *error) {
+/* Whether it waits for the header of `rank`. */
+static bool awaits(const MpiGroup *group, const MpiOperation *operation, int rank) {
+  return mpi_operation_connects(group, &operation->header, rank) && !operation->joined[rank];
+}
+
+/* Ends the program: says who waited for what. */
+static void give_up(const MpiGroup *group, const MpiOperation *operation) {
+  Error *cause = &group->hub->cause;
+  const int waiting = group->hub->rank;
   char what[96];
   mpi_describe(&operation->header, what, sizeof what);
   const double seconds = group->hub->timeout;
   RankList list = {.count = 0};
   for (int rank = 0; rank < group->size; rank++) {
-    if (!mpi_operation_connects(group, &operation->header, rank) || operation->joined[rank]) continue;
-    list_rank(&list, group->world_ranks[rank]);
+    if (awaits(group, operation, rank)) list_rank(&list, group->world_ranks[rank]);
   }
   if (list.count > 0) {
-    return fail(error, STATUS_SYSTEM, "waited %g s for %s: rank%s %s %s not joined it", seconds, what,
-                list.count == 1 ? "" : "s", list.text, list.count == 1 ? "has" : "have");
+    (void)fail(cause, STATUS_SYSTEM, "rank %d waited %g s for %s: rank%s %s %s not joined it", waiting,
+               seconds, what, list.count == 1 ? "" : "s", list.text, list.count == 1 ? "has" : "have");
+    return;
   }
   list = under_way(group, operation, true);
   if (list.count > 0) {
-    return fail(error, STATUS_SYSTEM,
-                "waited %g s for %s: all have joined; the data of rank%s %s do not arrive", seconds, what,
-                list.count == 1 ? "" : "s", list.text);
+    (void)fail(cause, STATUS_SYSTEM,
+               "rank %d waited %g s for %s: all have joined; the data of rank%s %s do not arrive", waiting,
+               seconds, what, list.count == 1 ? "" : "s", list.text);
+    return;
   }
   list = under_way(group, operation, false);
-  return fail(error, STATUS_SYSTEM, "waited %g s for %s: all have joined; rank%s %s %s not take the data",
-              seconds, what, list.count == 1 ? "" : "s", list.text, list.count == 1 ? "does" : "do");
+  (void)fail(cause, STATUS_SYSTEM,
+             "rank %d waited %g s for %s: all have joined; rank%s %s %s not take the data", waiting, seconds,
+             what, list.count == 1 ? "" : "s", list.text, list.count == 1 ? "does" : "do");
 }
 
 /* ---------------------------------------------------------------- waiting */
@@ -133,21 +159,47 @@ static void count_wait(CommWaits *waits, const MpiOperation *operation, double b
   waits->exposed += end - begin - skew;
 }
 
+/* hub->clock when there was last computing, of this rank, which has waited since `begin`, or behind the ranks
+ * that it waits for. Messages that move show it too; of a rank that has joined only they do. */
+static double alive_at(const MpiGroup *group, const MpiOperation *operation, double begin) {
+  const MpiHub *hub = group->hub;
+  double last = hub->advanced_at > begin ? hub->advanced_at : begin;
+  for (int rank = 0; operation->awaited > 0 && rank < group->size; rank++) {
+    if (!awaits(group, operation, rank)) continue;
+    const double theirs = hub->signs[group->world_ranks[rank]].alive_at;
+    if (theirs > last) last = theirs;
+  }
+  return last;
+}
+
+/* The watchdog, at every turn of a wait. */
+static void watch(const MpiGroup *group, const MpiOperation *operation, double begin) {
+  MpiHub *hub = group->hub;
+  if (hub->timeout <= 0.0) return;
+  const double alive = alive_at(group, operation, begin);
+  if (hub->clock - alive > hub->timeout) {
+    give_up(group, operation);
+  } else if (alive > begin) {
+    mpi_life_give(hub, alive);
+  }
+}
+
 Status mpi_await(MpiGroup *group, uint64_t id, CommWaits *waits, Error *error) {
   MpiHub *hub = group->hub;
   MpiOperation *operation = mpi_group_find(group, id);
   if (operation == NULL) {
     return fail(error, STATUS_INTERNAL, "operation %llu of a group is not under way", (unsigned long long)id);
   }
-  const double begin = clock_seconds();
+  count_turn(hub);
+  const double begin = hub->moved_at;
+  const double begin_clock = hub->clock;
   while (!operation->complete) {
     mpi_progress(hub);
     /* What is complete counts, also when a rank has failed since. */
     if (operation->complete) break;
+    if (!mpi_ended(hub)) watch(group, operation, begin_clock);
     TRY(mpi_alive(hub, error));
-    const double waited = hub->moved_at - begin;
-    if (hub->timeout > 0.0 && waited > hub->timeout) return give_up(group, operation, error);
-    if (waited > SPIN_SECONDS) (void)sched_yield();
+    if (hub->moved_at - begin > SPIN_SECONDS) (void)sched_yield();
   }
   count_wait(waits, operation, begin, clock_seconds());
   mpi_operation_remove(group, operation);

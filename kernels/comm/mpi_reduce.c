@@ -18,7 +18,7 @@
 #include "kernels/comm/mpi_state.h"
 
 enum {
-  STAGING_BYTES = 16 << 20, /* of one piece from every rank */
+  STAGING_BYTES = 16 << 20, /* of one piece from every rank, up to 256 ranks; above, LEAST_PIECE a rank */
   MOST_PIECE = 1 << 20,
   LEAST_PIECE = 64 << 10,
   WHOLE_BYTES = 64 << 10, /* all ranks' buffers together that are exchanged whole */
@@ -39,10 +39,6 @@ static void part(const MpiGroup *group, const MpiHeader *header, int rank, size_
   *bytes = (size_t)(last - first) * header->width;
 }
 
-static int tag_of(const MpiHeader *header, int phase) {
-  return 1 + 2 * (int)(header->id % TAG_OPERATIONS) + phase;
-}
-
 /* Everyone gets everything. */
 static Status create_whole(MpiGroup *group, MpiOperation *operation, char *buffer, size_t bytes,
                            Error *error) {
@@ -52,7 +48,7 @@ static Status create_whole(MpiGroup *group, MpiOperation *operation, char *buffe
   for (int i = 1; i < group->size; i++) {
     const int peer = (group->rank + i) % group->size;
     const MpiStream stream = {
-        .peer = peer, .tag = tag_of(&operation->header, 0), .data = buffer, .bytes = bytes, .piece = bytes};
+        .peer = peer, .tag = mpi_tag(&operation->header, 0), .data = buffer, .bytes = bytes, .piece = bytes};
     MpiStream back = stream;
     back.receives = true;
     back.rule = STREAM_STAGED;
@@ -87,20 +83,20 @@ Status mpi_reduce_create(MpiGroup *group, MpiOperation *operation, char *buffer,
     const MpiStream own = {.peer = peer, .data = buffer + own_begin, .bytes = own_bytes, .piece = piece};
     MpiStream stream = theirs;
     const int sent = operation->stream_count;
-    stream.tag = tag_of(header, 0);
+    stream.tag = mpi_tag(header, 0);
     mpi_stream_add(operation, stream);
     stream = own;
-    stream.tag = tag_of(header, 0);
+    stream.tag = mpi_tag(header, 0);
     stream.receives = true;
     stream.rule = STREAM_STAGED;
     mpi_stream_add(operation, stream);
     if (!everywhere) continue;
     stream = own;
-    stream.tag = tag_of(header, 1);
+    stream.tag = mpi_tag(header, 1);
     stream.rule = STREAM_SUMMED;
     mpi_stream_add(operation, stream);
     stream = theirs;
-    stream.tag = tag_of(header, 1);
+    stream.tag = mpi_tag(header, 1);
     stream.receives = true;
     stream.rule = STREAM_AFTER;
     stream.after = sent;

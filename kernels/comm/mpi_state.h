@@ -28,6 +28,17 @@
 #define TAG_HEADER 0
 #define TAG_OPERATIONS 8192
 
+/* Tags between all processes, on the communicator of the hub. */
+#define TAG_ALARM 0
+#define TAG_LIFE 1
+
+/* A turn of a wait, or the time between two polls, counts for at most so many seconds of the watchdog: a
+ * process that was suspended has not waited. */
+#define TURN_SECONDS 1.0
+
+/* How long a rank that has failed leaves the word to one that it expects to speak. */
+#define SPEAK_SECONDS 3.0
+
 typedef enum MpiKind {
   KIND_NONE,
   KIND_SHIFT,
@@ -127,18 +138,35 @@ typedef struct MpiAlarm {
   char text[sizeof((Error *)NULL)->text];
 } MpiAlarm;
 
+/* Signs of life, from and to another rank. */
+typedef struct MpiSign {
+  double alive_at; /* hub->clock when there was computing behind that rank, as far as is known */
+  double age;      /* what is being sent to it: seconds since there was computing behind this rank */
+  MPI_Request request;
+} MpiSign;
+
 /* What all groups of this process share. */
 struct MpiHub {
-  MPI_Comm control; /* all processes: alarms */
+  MPI_Comm control; /* all processes: alarms and signs of life */
   int rank;
   int size;
   MpiGroup *groups;
-  double timeout;  /* seconds; 0: none */
-  double moved_at; /* clock_seconds of the last mpi_progress */
-  Error fault;     /* what mpi_progress ran into, until a call reports it */
-  Error cause;     /* why the program aborted; status 0 as long as it has not */
-  bool left;       /* this rank has told the others and uses MPI no more */
-  int alarms;      /* ranks heard of in alarms */
+  double timeout;        /* seconds; 0: none */
+  double moved_at;       /* clock_seconds of the last mpi_progress */
+  double woke_at;        /* the same of the last one before which this process kept out for SPEAK_SECONDS */
+  double clock;          /* seconds, each turn counted for at most TURN_SECONDS */
+  double advanced_at;    /* clock when a message was last sent or received */
+  double given_at;       /* moved_at when this rank last gave signs of life */
+  double given_alive_at; /* what they said, on this clock */
+  double heard_age;
+  MPI_Request hearing_life;
+  MpiSign *signs; /* (size) */
+  Error fault;    /* what mpi_progress ran into, until a call reports it */
+  Error cause;    /* why the program aborted; status 0 as long as it has not */
+  bool left;      /* this rank has told the others and uses MPI no more */
+  bool late;      /* it learnt of the end after it had been stopped: others may have spoken */
+  int alarms;     /* ranks heard of in alarms */
+  bool *answered; /* (size): which */
   MpiAlarm heard;
   MpiAlarm told;
   MPI_Request hearing;
@@ -154,12 +182,28 @@ Status mpi_check_some(int code, int count, const MPI_Status *statuses, const cha
 /* Starts and ends listening for alarms. */
 Status mpi_alarm_listen(MpiHub *hub, Error *error);
 void mpi_alarm_deafen(MpiHub *hub);
+/* Ends a persistent receive for which nothing is on the way. */
+void mpi_receive_end(MPI_Request *request);
 /* Takes in what other ranks tell. */
 Status mpi_alarm_hear(MpiHub *hub, Error *error);
+/* Whether this rank has failed or heard of a failure, and moves nothing any more. */
+bool mpi_ended(const MpiHub *hub);
 /* Whether a call can go on; otherwise what ended it. Ends this rank's use of MPI when the program has. */
 Status mpi_alive(MpiHub *hub, Error *error);
 /* Ends the program's communication because of this rank. */
 void mpi_alarm_raise(MpiHub *hub, const Error *cause);
+
+/* ---- mpi_life.c: signs of life */
+
+/* Starts to listen for them. */
+Status mpi_life_listen(MpiHub *hub, Error *error);
+/* Takes in those that have come. */
+Status mpi_life_hear(MpiHub *hub, Error *error);
+/* Says that there was computing, of this rank or of one that it waits for, when hub->clock was `alive_at`: to
+ * all other ranks, unless that is known or signs were given a moment ago. A failure becomes hub->fault. */
+void mpi_life_give(MpiHub *hub, double alive_at);
+/* Ends both, when all ranks do; ranks that still compute are waited for. */
+void mpi_life_end(MpiHub *hub);
 
 /* ---- mpi_group.c: groups */
 
@@ -180,6 +224,8 @@ MpiOperation *mpi_group_find(const MpiGroup *group, uint64_t id);
  * a shift and an all-gather; `buffer` receives, or is worked on in place. */
 Status mpi_operation_create(MpiGroup *group, MpiHeader header, const void *send, void *buffer,
                             MpiOperation **out, Error *error);
+/* The tag of what the ranks send in an operation; phase 0, or 1 for the second round of an all-reduce. */
+int mpi_tag(const MpiHeader *header, int phase);
 /* Whether it waits for the header of `rank`. */
 bool mpi_operation_connects(const MpiGroup *group, const MpiHeader *header, int rank);
 /* Tests its messages and goes on as far as it can; sets *moved when something happened. */

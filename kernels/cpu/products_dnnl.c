@@ -118,10 +118,12 @@ static void multiply(Device *device, const Product *p) {
     }
   }
   omp_set_num_threads(callers_threads);
-  if (failed != 0) {
-    device_fail(device, "oneDNN refused a product of (%lld, %lld) and (%lld, %lld)", (long long)p->m,
-                (long long)p->k, (long long)p->k, (long long)p->n);
-  }
+  if (failed == 0) return;
+  const bool memory = failed == (int)dnnl_out_of_memory;
+  device_fail(device, memory ? STATUS_SYSTEM : STATUS_INTERNAL,
+              "oneDNN %s a product of (%lld, %lld) and (%lld, %lld)",
+              memory ? "found no memory left for" : "refused", (long long)p->m, (long long)p->k,
+              (long long)p->k, (long long)p->n);
 }
 
 static void dnnl_linear_forward(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *x,

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compares ringgpt with Hugging Face transformers, which it installs from PyPI into a virtual environment (several
-# GB the first time): the stored models of this folder are made again, and models of both families that ringgpt
-# trains here are loaded by transformers, which must give the same logits and loss. `make check-peers` calls it.
+# GB the first time): the stored models of this folder are made again, and models that ringgpt trains here are
+# loaded by transformers, which must give the same logits and loss, and the same tokens by their tokenizers.
+# `make check-peers` calls it.
 #
 #   tests/peers/check.sh PROGRAM LOGITS DIRECTORY
 #     LOGITS      the program of tests/peers/logits.c
@@ -13,13 +14,16 @@ directory="$3"
 work="$directory/work"
 venv="$directory/venv"
 
-if [ ! -e "$venv/installed" ]; then
+# By which the stored models were made; with others, make those anew.
+packages=(transformers==5.23.0 torch==2.15.0 safetensors==0.8.0 numpy==2.4.6)
+
+if [ "$(cat "$venv/installed" 2>/dev/null)" != "${packages[*]}" ]; then
   python3 -m venv "$venv" || {
     echo "python3 cannot make a virtual environment: install python3-venv and call make again"
     exit 1
   }
-  "$venv/bin/pip" install --quiet --disable-pip-version-check torch transformers safetensors numpy
-  touch "$venv/installed"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
+  echo "${packages[*]}" >"$venv/installed"
 fi
 
 rm -rf "$work"
@@ -34,10 +38,22 @@ train() { # NAME OVERRIDE...
   "$program" train configs/tiny.yaml "run.dir=$work/$name" "data.train=$work/data/train_*.bin.gz" \
     optimizer.learning_rate=5e-3 train.steps=40 checkpoint.every=40 "$@" >"$work/$name.txt"
 }
+# The same with a tokenizer of GPT-2's kind, which is made here.
+"$venv/bin/python" tests/peers/make_tokenizer.py "$work/tokenizer" train/*.c
+mkdir "$work/texts"
+cp train/sampler.c "$work/texts/code"
+printf "Gr\303\274\303\237e,  it's\n\n 2024\t\346\227\245\346\234\254 \360\237\230\200 \302\275\302\240they'll " >"$work/texts/words"
+"$program" prepare --out "$work/words" --tokenizer "gpt2:$work/tokenizer" --val-fraction 0 "$work/texts" \
+  >>"$work/prepare.txt"
 train llama model.rope_theta=700 model.initializer_range=0.1
 train gpt2 model.position=learned model.norm=layernorm model.activation=gelu model.bias=true \
   model.tie_word_embeddings=true model.num_key_value_heads=4 model.max_position_embeddings=256 \
   model.initializer_range=0.1
+words=(data.train="$work/words/train" data.val="''" model.vocab_size=400 train.steps=2)
+train words_llama "${words[@]}"
+train words_mistral "${words[@]}" model.sliding_window=32
+train words_gpt2 "${words[@]}" model.position=learned model.norm=layernorm model.activation=gelu model.bias=true \
+  model.tie_word_embeddings=true model.num_key_value_heads=4 model.max_position_embeddings=256
 
 "$venv/bin/python" tests/peers/check_peers.py "$logits" "$work" \
   "$work/llama/checkpoints/step_00000040" "$work/gpt2/checkpoints/step_00000040"

@@ -6,6 +6,7 @@ LOGITS is the program of tests/peers/logits.c, WORK a folder for files, and each
 saved. Ends with status 1 and the reasons where anything differs.
 """
 
+import gzip
 import json
 import logging
 import pathlib
@@ -104,6 +105,29 @@ def check_checkpoint(report, program, work, checkpoint):
                     f"{name}: loss of {what}: {loss:.6f}, {abs(loss - expected_loss):.1e} apart")
 
 
+def read_shards(folder):
+    """The tokens of all training shards: a header of 256 int32, then tokens of 16 bits."""
+    parts = []
+    for path in sorted(folder.glob("train_*.bin.gz")):
+        parts.append(numpy.frombuffer(gzip.decompress(path.read_bytes())[1024:], dtype="<u2"))
+    return numpy.concatenate(parts).tolist()
+
+
+def check_tokenizer(report, work, name):
+    """The tokenizer that a checkpoint carries gives the tokens on which it was trained."""
+    checkpoint = work / name / "checkpoints" / "step_00000002"
+    # transformers takes no vocab.json for AutoTokenizer beside a model of Mistral's type.
+    kind = transformers.GPT2Tokenizer if name == "words_mistral" else transformers.AutoTokenizer
+    tokenizer = kind.from_pretrained(checkpoint)
+    end = json.loads((checkpoint / "config.json").read_text())["eos_token_id"]
+    expected = []
+    for path in sorted((work / "texts").iterdir()):
+        expected += tokenizer(path.read_bytes().decode("utf-8"))["input_ids"] + [end]
+    report.line(tokenizer.eos_token_id == end, f"{name}: the document ends by the same token, {end}")
+    report.line(expected == read_shards(work / "words"),
+                f"{name}: {kind.__name__} gives the {len(expected)} tokens of the shards")
+
+
 def main():
     program, work = sys.argv[1], pathlib.Path(sys.argv[2])
     report = Report()
@@ -114,6 +138,8 @@ def main():
         check_stored(report, work, name)
     for checkpoint in sys.argv[3:]:
         check_checkpoint(report, program, work, pathlib.Path(checkpoint))
+    for name in ("words_llama", "words_gpt2", "words_mistral"):
+        check_tokenizer(report, work, name)
     sys.exit(report.failed)
 
 

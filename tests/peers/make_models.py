@@ -4,8 +4,8 @@
 
 DIRECTORY/gpt2 and DIRECTORY/llama each get config.json and model.safetensors as save_pretrained writes them, and
 expected.json: token ids, the logits behind each of them from a forward pass in float64, and the mean loss of each
-token's successor. The models in this folder were made with transformers 5.23.0, torch 2.15.0, safetensors 0.8.0
-and numpy 2.4.6; other versions may round the logits otherwise.
+token's successor. The models in this folder were made with the versions that check.sh installs; others may write
+another config.json and round the logits otherwise.
 """
 
 import json

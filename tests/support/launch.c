@@ -48,10 +48,12 @@ void launch_prepare_mpirun(const char *network) {
 
 static void add_mpirun(Arguments *arguments, const Launch *launch) {
   char number[16];
-  char script[CONFIG_TEXT_BYTES + 96];
+  char script[2 * CONFIG_TEXT_BYTES + 96];
   (void)snprintf(number, sizeof number, "%d", launch->processes);
-  (void)snprintf(script, sizeof script, "echo $$ >'%s.pid.'$OMPI_COMM_WORLD_RANK; exec \"$@\"",
-                 launch->config->run.dir);
+  const int length =
+      snprintf(script, sizeof script, "echo $$ >'%s.pid.'$OMPI_COMM_WORLD_RANK; %s\nexec \"$@\"",
+               launch->config->run.dir, launch->before == NULL ? "" : launch->before);
+  assert_in_range(length, 1, sizeof script - 1);
   const char *const words[] = {"mpirun", "-n", number, "sh", "-c", script, "sh"};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) add(arguments, words[i]);
 }
@@ -70,11 +72,13 @@ static void become(const Launch *launch, const Arguments *arguments) {
 pid_t launch_start(const Launch *launch) {
   Arguments arguments = {.count = 0};
   char program[PATH_MAX];
+  char *yaml = realpath("configs/tiny.yaml", NULL);
+  assert_non_null(yaml);
   program_path(program);
   if (launch->processes > 0) add_mpirun(&arguments, launch);
   add(&arguments, program);
   add(&arguments, launch->command == NULL ? "train" : launch->command);
-  add(&arguments, "configs/tiny.yaml");
+  add(&arguments, yaml);
   add_option(&arguments, "run.dir", launch->config->run.dir);
   add_option(&arguments, "data.train", launch->config->data.train);
   add_option(&arguments, "data.val", launch->config->data.val);
@@ -83,6 +87,7 @@ pid_t launch_start(const Launch *launch) {
   assert_true(child >= 0);
   if (child == 0) become(launch, &arguments);
   for (int i = 0; i < arguments.count; i++) free(arguments.list[i]);
+  free(yaml);
   return child;
 }
 

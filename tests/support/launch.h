@@ -16,8 +16,10 @@ typedef struct Launch {
   const Config *config;         /* of training_config: its run.dir and data are used */
   const char *const *overrides; /* (ended by NULL) the others, and flags */
   int processes;                /* started by mpirun; 0: the program alone */
-  int output;                   /* descriptor for standard output; 0: none */
-  const char *errors;           /* file for standard error; NULL: none */
+  const char *before; /* commands of the shell for each rank of mpirun before it becomes the program,
+                         whose arguments are "$@"; $OMPI_COMM_WORLD_RANK is its number. NULL: none */
+  int output;         /* descriptor for standard output; 0: none */
+  const char *errors; /* file for standard error; NULL: none */
 } Launch;
 
 /* Starts the program, or mpirun with it. Each process that mpirun starts writes its process id to

@@ -8,7 +8,7 @@
 #include "kernels/base/status.h"
 #include "train/config.h"
 
-#define TRAINING_MOST_STEPS 64
+#define TRAINING_MOST_STEPS 512
 
 /* What metrics.jsonl says of each step. */
 typedef struct Metrics {

@@ -341,6 +341,41 @@ static void test_ranges_must_tile(void **state) {
   assert_int_equal(case_entries(temp->path), 0);
 }
 
+/* The last rank finds another checkpoint at the path than rank 0. */
+static Status load_other(TestRank *rank, void *context, Error *error) {
+  const char *const *paths = context;
+  const TensorTable *table = case_table();
+  Checkpoint found;
+  Error own = {0};
+  TRY(checkpoint_open(paths[0], rank->world, &found, error));
+  if (rank->world->rank == 2) (void)snprintf(found.path, sizeof found.path, "%s", paths[1]);
+  float *weights = calloc((size_t)table->total, sizeof *weights);
+  if (weights == NULL) return fail(error, STATUS_SYSTEM, "no memory");
+  const CheckpointTarget target = {.table = table, .weights = weights};
+  const Status status = checkpoint_load(&found, &target, rank->world, &own);
+  free(weights);
+  if (strcmp(paths[0], paths[1]) == 0) return status;
+  if (status == STATUS_DATA && strstr(own.text, "rank 2: ") == own.text &&
+      strstr(own.text, paths[1]) != NULL &&
+      strstr(own.text, "is not the checkpoint that rank 0 sees there") != NULL) {
+    return STATUS_OK;
+  }
+  return fail(error, STATUS_INTERNAL, "status %d: %s", status, own.text);
+}
+
+static void test_other_checkpoint_on_a_rank(void **state) {
+  TempDir *temp = *state;
+  Error error = {0};
+  case_save_step(temp->path, 2, 1);
+  case_save_step(temp->path, 2, 2);
+  char *paths[2] = {case_path(temp->path, 1, ""), case_path(temp->path, 2, "")};
+  expect_ok(run_ranks(3, 1, 1, load_other, paths, &error), &error);
+  free(paths[1]);
+  paths[1] = paths[0];
+  expect_ok(run_ranks(3, 1, 1, load_other, paths, &error), &error);
+  free(paths[0]);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, temp_dir_set_up, temp_dir_tear_down)
 
 int main(void) {
@@ -358,6 +393,7 @@ int main(void) {
       TEST(test_names_of_steps),
       TEST(test_table_mismatch),
       TEST(test_ranges_must_tile),
+      TEST(test_other_checkpoint_on_a_rank),
   };
   return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
 }

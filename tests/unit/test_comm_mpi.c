@@ -76,6 +76,66 @@ static Status case_stopped_later(TestRank *rank, void *context, Error *error) {
   return comm_wait(rank->world, &request, error);
 }
 
+static Status shift_once(Comm *comm, CommRequest *request, Error *error) {
+  static int send[4];
+  static int receive[4];
+  return comm_shift_start(comm, COMM_KEYS_VALUES, 1, send, receive, sizeof send, request, error);
+}
+
+/* What the transport sees of a long computation. */
+static void compute(Comm *comm, double seconds) {
+  const double end = clock_seconds() + seconds;
+  const struct timespec moment = {.tv_nsec = 2000000};
+  while (clock_seconds() < end) {
+    comm_poll(comm);
+    (void)nanosleep(&moment, NULL);
+  }
+}
+
+/* Rank 0 computes for longer than the timeout. Ranks 1 and 3 wait for it in the first shift, and rank 2,
+ * which has done with that, for them in the second. Then it computes on, while the others look at no message.
+ */
+static Status case_computing(TestRank *rank, void *context, Error *error) {
+  (void)context;
+  const struct timespec while_away = {.tv_sec = 1};
+  Comm *world = rank->world;
+  comm_mpi_set_timeout(world, 1.5);
+  TRY(comm_barrier(world, error));
+  if (world->rank == 0) compute(world, 4.0);
+  for (int i = 0; i < 2; i++) {
+    CommRequest request = {0};
+    TRY(shift_once(world, &request, error));
+    TRY(comm_wait(world, &request, error));
+  }
+  if (world->rank == 0) {
+    compute(world, 1.0);
+  } else {
+    (void)nanosleep(&while_away, NULL);
+  }
+  return STATUS_OK;
+}
+
+/* Rank 1 hangs and rank 2 computes: rank 0, which waits for rank 1 alone, gives up. */
+static Status case_stopped_beside(TestRank *rank, void *context, Error *error) {
+  (void)context;
+  CommRequest request = {0};
+  comm_mpi_set_timeout(rank->world, 1.0);
+  TRY(comm_barrier(rank->world, error));
+  if (rank->world->rank == 1) stop_here();
+  if (rank->world->rank == 2) compute(rank->world, 6.0);
+  TRY(shift_once(rank->world, &request, error));
+  return comm_wait(rank->world, &request, error);
+}
+
+/* All have computed, and then wait for each other in different groups. */
+static Status case_deadlock(TestRank *rank, void *context, Error *error) {
+  (void)context;
+  comm_mpi_set_timeout(rank->world, 1.0);
+  TRY(comm_barrier(rank->world, error));
+  compute(rank->world, 0.6);
+  return comm_barrier(rank->world->rank == 0 ? rank->world : rank->ring, error);
+}
+
 /* A rank fails before it waits for what it started: nothing lands in its buffers after its comm_abort, though
  * the others go on sending for a moment. */
 static Status case_buffers(TestRank *rank, void *context, Error *error) {
@@ -113,6 +173,9 @@ static const CommCase own_cases[] = {
     {.name = "killed", .main = case_killed},
     {.name = "stopped", .main = case_stopped},
     {.name = "stopped later", .main = case_stopped_later},
+    {.name = "stopped beside", .main = case_stopped_beside},
+    {.name = "computing", .main = case_computing},
+    {.name = "deadlock", .main = case_deadlock},
     {.name = "buffers", .main = case_buffers},
     {.name = NULL},
 };
@@ -217,12 +280,16 @@ static void run(int ranks, int ring, const char *name, const char *network, Run 
   if (!ended) fail_msg("\"%s\" on %d ranks did not end: %s", name, ranks, out->output);
 }
 
-static void expect_run(int ranks, int ring, const char *network) {
+static void expect_good(int ranks, int ring, const char *name, const char *network) {
   Run *out = malloc(sizeof *out);
   assert_non_null(out);
-  run(ranks, ring, "all", network, out);
+  run(ranks, ring, name, network, out);
   if (out->status != 0) fail_msg("%d ranks: status %d: %s", ranks, out->status, out->output);
   free(out);
+}
+
+static void expect_run(int ranks, int ring, const char *network) {
+  expect_good(ranks, ring, "all", network);
 }
 
 /* A case ends with `status` within `seconds`, and its output has each of the texts. */
@@ -310,8 +377,8 @@ static bool is_gone(const char *output) {
 }
 
 /* `text` as rank 0 gives it, and the stopped rank ended with the others. */
-static void check_stopped(const char *name, const char *text) {
-  Run *out = expect_end(3, 3, name, STATUS_SYSTEM, 15.0, (const char *const[]){text, NULL});
+static void check_stopped(const char *name, int ranks, const char *text) {
+  Run *out = expect_end(ranks, ranks, name, STATUS_SYSTEM, 15.0, (const char *const[]){text, NULL});
   const bool gone = is_gone(out->output);
   free(out);
   assert_true(gone);
@@ -319,9 +386,24 @@ static void check_stopped(const char *name, const char *text) {
 
 static void test_stopped(void **state) {
   (void)state;
-  check_stopped("stopped", "waited 1 s for a shift of keys and values (4 bytes): rank 1 has not joined it");
-  check_stopped("stopped later", "waited 1 s for a reduce-scatter of gradients (8388608 elements): all have "
-                                 "joined; the data of rank 1 do not arrive");
+  check_stopped("stopped", 3,
+                "waited 1 s for a shift of keys and values by 1 rank (4 bytes): rank 1 has not joined it");
+  check_stopped("stopped later", 3,
+                "waited 1 s for a reduce-scatter of gradients (8388608 elements): all have "
+                "joined; the data of rank 1 do not arrive");
+  check_stopped("stopped beside", 4, "ended by: rank 0 waited 1 s for a shift");
+}
+
+/* Nobody gives up while a rank computes. */
+static void test_computing(void **state) {
+  (void)state;
+  expect_good(4, 4, "computing", "self,vader,tcp");
+}
+
+static void test_deadlock(void **state) {
+  (void)state;
+  free(expect_end(2, 2, "deadlock", STATUS_SYSTEM, 10.0,
+                  (const char *const[]){"waited 1 s for a barrier: rank", NULL}));
 }
 
 static void test_buffers(void **state) {
@@ -352,7 +434,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_network),      cmocka_unit_test(test_failure),
       cmocka_unit_test(test_disagreement), cmocka_unit_test(test_killed),
       cmocka_unit_test(test_stopped),      cmocka_unit_test(test_buffers),
-      cmocka_unit_test(test_not_launched),
+      cmocka_unit_test(test_not_launched), cmocka_unit_test(test_computing),
+      cmocka_unit_test(test_deadlock),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
@@ -368,8 +451,22 @@ static void test_without_mpi(void **state) {
   print_message("SKIPPED: this build has no MPI, so its transport is not tested\n");
 }
 
+/* One process of a launcher is as good as none; of several the first speaks. */
+static void test_launched(void **state) {
+  (void)state;
+  assert_false(comm_mpi_launched());
+  assert_int_equal(setenv("OMPI_COMM_WORLD_SIZE", "1", 1), 0);
+  assert_int_equal(setenv("OMPI_COMM_WORLD_RANK", "0", 1), 0);
+  assert_false(comm_mpi_launched());
+  assert_int_equal(setenv("OMPI_COMM_WORLD_SIZE", "3", 1), 0);
+  assert_true(comm_mpi_launched());
+  assert_true(comm_mpi_launch_speaks());
+  assert_int_equal(setenv("OMPI_COMM_WORLD_RANK", "2", 1), 0);
+  assert_false(comm_mpi_launch_speaks());
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_without_mpi)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_without_mpi), cmocka_unit_test(test_launched)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
 

@@ -224,6 +224,58 @@ static void test_damaged_descriptions(void **state) {
   }
 }
 
+/* ---------------------------------------------------------------- identity */
+
+static uint32_t identity(TempDir *directory, const char *pattern) {
+  Error error = {0};
+  Dataset *dataset = NULL;
+  expect_ok(dataset_open(temp_dir_path(directory, pattern), 257, &dataset, &error), &error);
+  const uint32_t crc32 = dataset_crc32(dataset);
+  dataset_close(dataset);
+  return crc32;
+}
+
+/* The same files in another folder are the same set; other names, sizes, numbers of tokens or another order
+ * are not. */
+static void test_identity(void **state) {
+  TempDir *directory = *state;
+  int32_t *tokens = shards_tokens(900, 257);
+  const struct {
+    const char *names[2];
+    int64_t counts[2];
+    int token_bytes;
+    ShardForm form;
+  } sets[] = {
+      {{"x_0.bin", "x_1.bin"}, {400, 500}, 2, FORM_PLAIN},
+      {{"x_0.bin", "x_1.bin"}, {400, 500}, 2, FORM_PLAIN},
+      {{"x_0.bin", "x_2.bin"}, {400, 500}, 2, FORM_PLAIN},
+      {{"x_0.bin", "x_1.bin"}, {500, 400}, 2, FORM_PLAIN},
+      {{"x_0.bin", "x_1.bin"}, {400, 501}, 2, FORM_PLAIN},
+      {{"x_0.bin", "x_1.bin"}, {400, 500}, 4, FORM_PLAIN},
+      {{"x_0.bin", "x_1.bin"}, {400, 500}, 2, FORM_GZIP},
+  };
+  enum { SETS = sizeof sets / sizeof sets[0] };
+  uint32_t crcs[SETS + 1];
+  for (int i = 0; i < SETS; i++) {
+    char name[64];
+    for (int j = 0; j < 2; j++) {
+      (void)snprintf(name, sizeof name, "%d/%s", i, sets[i].names[j]);
+      const char *path = temp_dir_path(directory, name);
+      temp_file_write(path, "", 0);
+      shards_write(path, sets[i].form, tokens, sets[i].counts[j], sets[i].token_bytes);
+    }
+    (void)snprintf(name, sizeof name, "%d/x_*.bin", i);
+    crcs[i] = identity(directory, name);
+  }
+  /* One shard less. */
+  crcs[SETS] = identity(directory, "0/x_0.bin");
+  assert_int_equal(crcs[0], crcs[1]);
+  for (int i = 1; i <= SETS; i++) {
+    for (int j = i + 1; j <= SETS; j++) assert_int_not_equal(crcs[i], crcs[j]);
+  }
+  free(tokens);
+}
+
 #define IN_TEMP_DIR(test) cmocka_unit_test_setup_teardown(test, temp_dir_set_up, temp_dir_tear_down)
 
 int main(void) {
@@ -234,6 +286,7 @@ int main(void) {
       IN_TEMP_DIR(test_prepared_set),
       IN_TEMP_DIR(test_what_cannot_be_opened),
       IN_TEMP_DIR(test_damaged_descriptions),
+      IN_TEMP_DIR(test_identity),
   };
   return cmocka_run_group_tests_name("dataset", tests, NULL, NULL);
 }

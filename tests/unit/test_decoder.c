@@ -138,15 +138,32 @@ static double *reference_logits(const TextCase *text, const int32_t *tokens) {
   return logits;
 }
 
-static void decode_and_compare(const char *what, const TextCase *text, int threads, const int32_t *tokens,
-                               const double *expected) {
+/* Returns the logits (length, V), for the caller to free. */
+static float *decode_and_compare(const char *what, const TextCase *text, int threads, const int32_t *tokens,
+                                 const double *expected) {
   Error error = {0};
   const int64_t count = text->length * text->config.vocab_size;
   Work work = {.text = text, .tokens = tokens, .logits = zeroed(count, sizeof(float))};
   for (int64_t i = 0; i < count; i++) work.logits[i] = NAN;
   expect_ok(run_alone(threads, decode_rank, &work, &error), &error);
   check_within(what, largest_error(count, work.logits, expected), 1e-5);
-  free(work.logits);
+  return work.logits;
+}
+
+/* With one thread and with two, which must give the same bits. */
+static void decode_with_threads(const char *name, const char *isa, const TextCase *text,
+                                const int32_t *tokens, const double *expected) {
+  const size_t bytes = (size_t)(text->length * text->config.vocab_size) * sizeof(float);
+  float *logits[2];
+  char what[160];
+  for (int i = 0; i < 2; i++) {
+    (void)snprintf(what, sizeof what, "%s, %s, %d threads: chunk %lld, pieces of %lld and %lld", name, isa,
+                   i + 1, (long long)text->chunk, (long long)text->first_piece, (long long)text->piece);
+    logits[i] = decode_and_compare(what, text, i + 1, tokens, expected);
+  }
+  if (memcmp(logits[0], logits[1], bytes) != 0) fail_msg("%s: other bits than with one thread", what);
+  free(logits[0]);
+  free(logits[1]);
 }
 
 /* True when this CPU has the instruction set, which the next devices then use. */
@@ -171,13 +188,7 @@ static void check_text(const char *name, const TextCase *text, const TextCase *c
       cut.chunk = cuts[c].chunk;
       cut.first_piece = cuts[c].first_piece;
       cut.piece = cuts[c].piece;
-      for (int threads = 1; threads <= 2; threads++) {
-        char what[160];
-        (void)snprintf(what, sizeof what, "%s, %s, %d threads: chunk %lld, pieces of %lld and %lld", name,
-                       isas[i], threads, (long long)cut.chunk, (long long)cut.first_piece,
-                       (long long)cut.piece);
-        decode_and_compare(what, &cut, threads, tokens, expected);
-      }
+      decode_with_threads(name, isas[i], &cut, tokens, expected);
     }
   }
   assert_int_equal(unsetenv("RINGGPT_ISA"), 0);

@@ -155,8 +155,8 @@ static void test_first_failure_is_kept(void **state) {
   Error error;
   Device *device = NULL;
   assert_int_equal(create(NULL, 1, &device, &error), STATUS_OK);
-  device_fail(device, "operation %d went wrong", 1);
-  device_fail(device, "operation %d went wrong", 2);
+  device_fail(device, STATUS_INTERNAL, "operation %d went wrong", 1);
+  device_fail(device, STATUS_INTERNAL, "operation %d went wrong", 2);
   for (int again = 0; again < 2; again++) {
     error = (Error){0};
     assert_int_equal(device_check(device, &error), STATUS_INTERNAL);

@@ -1,4 +1,5 @@
 /* ringgpt generate: models of seconds are trained, and the program continues text by them. */
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdbool.h>
@@ -6,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
 
 #include "checkpoints/checkpoint.h"
 #include "data/prepare.h"
@@ -86,15 +89,21 @@ typedef struct Outcome {
   char *error;
 } Outcome;
 
-/* With the text going to the file `out`, which is not read. */
-static Outcome run_to(const char *out, const char *arguments) {
+/* With the text going to the file `out` and what is said to `error`; returns the exit status. */
+static int run_into(const char *out, const char *error, const char *arguments) {
   char command[COMMAND_BYTES];
-  const char *error = temp_dir_path(directory, "stderr");
   (void)snprintf(command, sizeof command, "cd '%s' && '%s' generate %s >'%s' 2>'%s'", directory->path,
                  program, arguments, out, error);
   const int status = system(command);
   assert_true(WIFEXITED(status));
-  return (Outcome){.status = WEXITSTATUS(status), .error = temp_file_read_text(error)};
+  return WEXITSTATUS(status);
+}
+
+/* With the text going to the file `out`, which is not read. */
+static Outcome run_to(const char *out, const char *arguments) {
+  const char *error = temp_dir_path(directory, "stderr");
+  const int status = run_into(out, error, arguments);
+  return (Outcome){.status = status, .error = temp_file_read_text(error)};
 }
 
 static Outcome run(const char *arguments) {
@@ -378,13 +387,37 @@ static void test_checkpoint_of_gpt2(void **state) {
   expect_fails("--checkpoint bare --tokens 1 --prompt a", STATUS_CONFIG, "bare: holds no tokenizer");
   expect_fails("--checkpoint bare --tokens 1 --prompt a --tokenizer words", STATUS_USAGE, "\"words\"");
   expect_fails("--checkpoint bare --tokens 1 --prompt a --tokenizer gpt2:none", STATUS_NO_INPUT, "none");
-  /* Damage in the checkpoint's own. */
-  char vocabulary[PATH_MAX + 16];
-  (void)snprintf(vocabulary, sizeof vocabulary, "%s/vocab.json", gpt2);
-  temp_file_patch(vocabulary, 8, "7", 1);
-  (void)snprintf(arguments, sizeof arguments, "--checkpoint '%s' --tokens 1 --prompt a", gpt2);
-  expect_fails(arguments, STATUS_DATA, "vocab.json: damaged");
   assert_non_null(bare);
+}
+
+/* A file of a checkpoint's tokenizer that is damaged, and the same gone; it is whole again afterwards. */
+static void check_tokenizer_file(const char *checkpoint, const char *name) {
+  char arguments[PATH_MAX + 256];
+  char path[PATH_MAX + 32];
+  char text[64];
+  size_t bytes = 0;
+  (void)snprintf(arguments, sizeof arguments, "--checkpoint '%s' --tokens 1 --prompt a", checkpoint);
+  (void)snprintf(path, sizeof path, "%s/%s", checkpoint, name);
+  uint8_t *data = temp_file_read(path, &bytes);
+  data[bytes - 3] ^= 1;
+  temp_file_write(path, data, bytes);
+  (void)snprintf(text, sizeof text, "%s: damaged", name);
+  expect_fails(arguments, STATUS_DATA, text);
+  assert_int_equal(unlink(path), 0);
+  (void)snprintf(text, sizeof text, "%s: is missing: the manifest lists it", name);
+  expect_fails(arguments, STATUS_DATA, text);
+  data[bytes - 3] ^= 1;
+  temp_file_write(path, data, bytes);
+  free(data);
+}
+
+static void test_damaged_tokenizer(void **state) {
+  (void)state;
+  char *path = training_checkpoint(&plain, STEPS, "");
+  check_tokenizer_file(gpt2, "vocab.json");
+  check_tokenizer_file(gpt2, "merges.txt");
+  check_tokenizer_file(path, "ringgpt_tokenizer.json");
+  free(path);
 }
 
 static void test_tokenizer_that_does_not_fit(void **state) {
@@ -395,6 +428,118 @@ static void test_tokenizer_that_does_not_fit(void **state) {
                  path);
   expect_fails(arguments, STATUS_CONFIG, "its model knows 257 tokens, but the tokenizer has 317");
   free(path);
+  /* One that is small enough gives itself away by its end of a document. */
+  (void)snprintf(arguments, sizeof arguments, "--checkpoint '%s' --tokens 1 --prompt a --tokenizer bytes",
+                 gpt2);
+  expect_fails(arguments, STATUS_CONFIG, "ends a document by token 316, the tokenizer by 256");
+}
+
+/* A run whose set has lost its tokenizer says so, once, and goes on without. */
+static void test_lost_tokenizer(void **state) {
+  (void)state;
+  char data[512];
+  (void)snprintf(data, sizeof data, "data.train=%s", temp_dir_path(directory, "tokens/train"));
+  assert_int_equal(unlink(temp_dir_path(directory, "tokens/vocab.json")), 0);
+  assert_int_equal(unlink(temp_dir_path(directory, "mini/vocab.json")), 0);
+  const Config config =
+      train("lost", (const char *[]){data, "data.val=''", "model.vocab_size=384", "train.steps=2", NULL});
+  char *log = temp_file_read_text(temp_dir_path(directory, "lost/log.txt"));
+  const char *line = strstr(log, "warning: ");
+  assert_non_null(line);
+  assert_non_null(strstr(line, "tokens: was prepared with the tokenizer gpt2:"));
+  assert_null(strstr(strchr(line, '\n'), "was prepared with"));
+  free(log);
+  char *path = training_checkpoint(&config, 2, "");
+  char arguments[PATH_MAX + 256];
+  (void)snprintf(arguments, sizeof arguments, "--checkpoint '%s' --tokens 1 --prompt a", path);
+  expect_fails(arguments, STATUS_CONFIG, "holds no tokenizer");
+  free(path);
+}
+
+/* ---------------------------------------------------------------- terminals */
+
+/* A terminal that passes on what it gets as it is; `name` is what to open. */
+typedef struct Terminal {
+  int master;
+  int slave;
+  char name[64];
+} Terminal;
+
+static bool open_terminal(Terminal *terminal) {
+  struct termios settings;
+  terminal->master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
+  if (terminal->master < 0) return false; /* a container without terminals */
+  assert_true(grantpt(terminal->master) == 0 && unlockpt(terminal->master) == 0);
+  assert_int_equal(ptsname_r(terminal->master, terminal->name, sizeof terminal->name), 0);
+  terminal->slave = open(terminal->name, O_RDWR | O_NOCTTY);
+  assert_true(terminal->slave >= 0 && tcgetattr(terminal->slave, &settings) == 0);
+  cfmakeraw(&settings);
+  assert_int_equal(tcsetattr(terminal->slave, TCSANOW, &settings), 0);
+  return true;
+}
+
+/* Closes it and gives what it got, with a zero byte behind. */
+static size_t close_terminal(Terminal *terminal, char *text, size_t most) {
+  size_t bytes = 0;
+  for (ssize_t got = 1; got > 0; bytes += got > 0 ? (size_t)got : 0) {
+    got = read(terminal->master, text + bytes, most - 1 - bytes);
+  }
+  text[bytes] = '\0';
+  (void)close(terminal->slave);
+  (void)close(terminal->master);
+  return bytes;
+}
+
+/* Bytes that command a terminal reach files only. */
+static void test_control_characters(void **state) {
+  (void)state;
+  char arguments[PATH_MAX + 256];
+  char shown[4096];
+  Terminal terminal;
+  if (!open_terminal(&terminal)) skip();
+  char *path = training_checkpoint(&plain, STEPS, "");
+  (void)snprintf(arguments, sizeof arguments,
+                 "--checkpoint '%s' --threads 1 --tokens 300 --temperature 1000 --seed 6 --prompt a", path);
+  Outcome file = run(arguments);
+  assert_int_equal(run_into(terminal.name, "/dev/null", arguments), 0);
+  const size_t bytes = close_terminal(&terminal, shown, sizeof shown);
+  int controls = 0;
+  int kept = 0;
+  assert_true(file.bytes > 100);
+  for (size_t i = 0; i < file.bytes; i++) {
+    const uint8_t byte = file.out[i];
+    const bool control = byte <= 0x08 || (byte >= 0x0b && byte <= 0x1f) || byte == 0x7f;
+    assert_int_equal((uint8_t)shown[i], control ? '?' : byte);
+    controls += control;
+    kept += byte == '\n' || byte == '\t';
+  }
+  assert_true(controls > 0 && kept > 0);
+  /* The prompt of the shell begins a line of its own. */
+  const bool open = file.out[file.bytes - 1] != '\n';
+  assert_int_equal(bytes, file.bytes + open);
+  release(&file);
+  free(path);
+}
+
+/* A prompt of several chunks shows how far it is, after each of them. */
+static void test_progress(void **state) {
+  (void)state;
+  for (int chunk = 4; chunk <= 100; chunk += 96) {
+    char arguments[PATH_MAX + 256];
+    char shown[4096];
+    Terminal terminal;
+    if (!open_terminal(&terminal)) skip();
+    char *path = training_checkpoint(&plain, STEPS, "");
+    (void)snprintf(arguments, sizeof arguments,
+                   "--checkpoint '%s' --threads 1 --tokens 1 --chunk %d --prompt '" PROMPT "'", path, chunk);
+    assert_int_equal(run_into("/dev/null", terminal.name, arguments), 0);
+    (void)close_terminal(&terminal, shown, sizeof shown);
+    int times = 0;
+    for (const char *at = shown; (at = strstr(at, " prompt \r")) != NULL; at++) times++;
+    assert_int_equal(times, chunk == 4 ? 4 : 0);
+    assert_non_null(strstr(shown, "prompt of 15 tokens"));
+    free(path);
+  }
 }
 
 /* ---------------------------------------------------------------- wrong commands */
@@ -417,7 +562,8 @@ static void test_errors(void **state) {
       {"--checkpoint bare --tokens 5 --prompt a --top-p 1.5", STATUS_USAGE, "--top-p is '1.5'"},
       {"--checkpoint bare --tokens 5 --prompt a --chunk 0", STATUS_USAGE, "--chunk is '0'"},
       {"--checkpoint bare --tokens 5 --prompt a --seed x", STATUS_USAGE, "--seed is 'x'"},
-      {"--checkpoint bare --tokens 5 --prompt a --threads 9999", STATUS_CONFIG, "9999"},
+      {"--checkpoint bare --tokens 5 --prompt a --threads 9999", STATUS_USAGE, "--threads is '9999'; this"},
+      {"--checkpoint '' --tokens 5 --prompt a", STATUS_USAGE, "--checkpoint is ''; it must name"},
       {"--checkpoint bare --tokens 5 --prompt a --top_k 5", STATUS_USAGE, "did you mean '--top-k'?"},
       {"--checkpoint bare --tokens 5 --prompt a b", STATUS_USAGE, "'b' is one argument too many"},
       {"--checkpoint bare --tokens 5 --prompt-file absent", STATUS_NO_INPUT, "absent: cannot be opened"},
@@ -452,8 +598,12 @@ int main(void) {
       cmocka_unit_test(test_learned_positions),
       cmocka_unit_test(test_checkpoint_of_gpt2),
       cmocka_unit_test(test_tokenizer_that_does_not_fit),
+      cmocka_unit_test(test_damaged_tokenizer),
+      cmocka_unit_test(test_control_characters),
+      cmocka_unit_test(test_progress),
       cmocka_unit_test(test_errors),
       cmocka_unit_test(test_output_that_cannot_be_written),
+      cmocka_unit_test(test_lost_tokenizer),
   };
   return cmocka_run_group_tests_name("generate", tests, set_up, temp_dir_tear_down);
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/prepare.h"
@@ -132,6 +133,136 @@ static void test_tokenizer_in_the_output_folder(void **state) {
   expect_error(prepare(&options, &description, &error), &error, STATUS_USAGE, path);
 }
 
+/* Whatever is no regular file where the set has or would have one is found before the old set is touched. */
+static void test_what_is_no_file_is_in_the_way(void **state) {
+  static const char *const places[] = {"vocab.json", "merges.txt", "dataset.json", "train_000007.bin.gz",
+                                       "val_000000.bin.gz.index"};
+  TempDir *directory = *state;
+  char name[NAME_BYTES];
+  const char *path;
+  Error error = {0};
+  Description description;
+  PrepareOptions options = make_options(directory, "mini", name, &path);
+  small_gpt2_write(directory, "mini", "vocab.json", "merges.txt");
+  options.overwrite = true;
+  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+    char place[64];
+    run(&options);
+    (void)snprintf(place, sizeof place, "out/%s", places[i]);
+    const char *mine = temp_dir_path(directory, place);
+    if (file_exists(mine)) assert_int_equal(unlink(mine), 0);
+    for (int link = 0; link < 2; link++) {
+      if (link == 0) assert_int_equal(mkdir(mine, 0777), 0);
+      if (link == 1) assert_int_equal(symlink("nowhere", mine), 0);
+      expect_error(prepare(&options, &description, &error), &error, STATUS_USAGE, mine, "no regular file");
+      if (i != 2) expect_ok(description_read(options.out, &description, &error), &error);
+      assert_int_equal(remove(mine), 0);
+    }
+  }
+  /* A set of bytes has no use for the places of a tokenizer; a link to a file is as good as one. */
+  run(&options);
+  assert_int_equal(unlink(temp_dir_path(directory, "out/vocab.json")), 0);
+  assert_int_equal(symlink("../mini/vocab.json", temp_dir_path(directory, "out/vocab.json")), 0);
+  run(&options);
+  expect_same(directory, "out/vocab.json", "mini/vocab.json");
+  assert_int_equal(unlink(temp_dir_path(directory, "out/vocab.json")), 0);
+  assert_int_equal(mkdir(temp_dir_path(directory, "out/vocab.json"), 0777), 0);
+  options.tokenizer = "bytes";
+  run(&options);
+}
+
+/* Prepares once more, into the same folder, while a set is being made there. */
+static void prepare_too(void *context, const PrepareProgress *progress) {
+  PrepareOptions options = *(const PrepareOptions *)context;
+  Error error = {0};
+  Description description;
+  (void)progress;
+  options.progress = NULL;
+  for (int i = 0; i < 2; i++) {
+    options.overwrite = i > 0;
+    expect_error(prepare(&options, &description, &error), &error, STATUS_USAGE, options.out,
+                 "another process prepares a set there");
+  }
+}
+
+static void test_one_at_a_time(void **state) {
+  TempDir *directory = *state;
+  char name[NAME_BYTES];
+  const char *path;
+  PrepareOptions options = make_options(directory, "mini", name, &path);
+  small_gpt2_write(directory, "mini", "vocab.json", "merges.txt");
+  options.progress = prepare_too;
+  options.context = &options;
+  run(&options);
+  expect_same(directory, "out/merges.txt", "mini/merges.txt");
+  options.overwrite = true; /* the lock is gone */
+  run(&options);
+}
+
+/* The set says which files it was made with; sets of before, and of bytes, say nothing. */
+static void test_the_description_knows_the_files(void **state) {
+  TempDir *directory = *state;
+  char name[NAME_BYTES];
+  const char *path;
+  const char *other = NULL;
+  Error error = {0};
+  Description description;
+  TokenizerFiles files;
+  PrepareOptions options = make_options(directory, "old", name, &path);
+  small_gpt2_write(directory, "old", "encoder.json", "vocab.bpe");
+  run(&options);
+  expect_ok(description_read(options.out, &description, &error), &error);
+  assert_int_equal(description.file_count, 2);
+  expect_ok(tokenizer_read_files(name, &files, &error), &error);
+  description_compare_files(&description, &files, &other);
+  assert_null(other);
+  for (int64_t i = 0; i < 2; i++) {
+    files.files[i].data[20] ^= 1;
+    description_compare_files(&description, &files, &other);
+    assert_string_equal(other, i == 0 ? "vocab.json" : "merges.txt");
+    files.files[i].data[20] ^= 1;
+    files.files[i].bytes--;
+    description_compare_files(&description, &files, &other);
+    assert_string_equal(other, i == 0 ? "vocab.json" : "merges.txt");
+    files.files[i].bytes++;
+  }
+  description.file_count = 0;
+  files.files[0].data[20] ^= 1;
+  description_compare_files(&description, &files, &other);
+  assert_null(other);
+  tokenizer_free_files(&files);
+  options.tokenizer = "bytes";
+  options.overwrite = true;
+  run(&options);
+  expect_ok(description_read(options.out, &description, &error), &error);
+  assert_int_equal(description.file_count, 0);
+}
+
+static void test_damaged_description_of_files(void **state) {
+  static const char *const wrong[] = {"{}",
+                                      "[{}]",
+                                      "[1]",
+                                      "[{\"name\": \"vocab.json\", \"bytes\": 1}]",
+                                      "[{\"name\": \"a\", \"bytes\": -1, \"crc32\": \"00000000\"}]",
+                                      "[{\"name\": \"a\", \"bytes\": 1, \"crc32\": \"0000000x\"}]",
+                                      "[{\"name\": \"a\", \"bytes\": 1, \"crc32\": \"000000\"}]"};
+  static const char split[] = "{\"shards\": 0, \"tokens\": 0, \"documents\": 0, \"bytes\": 0}";
+  TempDir *directory = *state;
+  Error error = {0};
+  Description description;
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    char text[1024];
+    (void)snprintf(text, sizeof text,
+                   "{\"format\": \"ringgpt dataset\", \"version\": 1, \"tokenizer\": \"gpt2:x\", "
+                   "\"vocab_size\": 317, \"end_of_document\": 316, \"tokenizer_files\": %s, "
+                   "\"splits\": {\"train\": %s, \"val\": %s}}",
+                   wrong[i], split, split);
+    temp_file_write_text(temp_dir_path(directory, "out/dataset.json"), text);
+    expect_error(description_read(temp_dir_path(directory, "out"), &description, &error), &error, STATUS_DATA,
+                 "\"tokenizer_files\" is missing or wrong");
+  }
+}
+
 /* What a preparation that was killed has left is in nobody's way. */
 static void test_leftovers(void **state) {
   TempDir *directory = *state;
@@ -154,6 +285,10 @@ int main(void) {
       TEST(test_overwrite_replaces_it),
       TEST(test_nobody_elses_files_are_taken),
       TEST(test_tokenizer_in_the_output_folder),
+      TEST(test_what_is_no_file_is_in_the_way),
+      TEST(test_one_at_a_time),
+      TEST(test_the_description_knows_the_files),
+      TEST(test_damaged_description_of_files),
       TEST(test_leftovers),
   };
   return cmocka_run_group_tests_name("prepare_tokenizer", tests, NULL, NULL);

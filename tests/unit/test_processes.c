@@ -167,6 +167,47 @@ static void test_stop_of_one_rank(void **state) {
   training_same_state(&whole, &config, 40);
 }
 
+/* mpirun hands SIGUSR1 on to every rank, at nearly the same time. */
+static void test_stop_of_mpirun(void **state) {
+  const char *directory = training_directory(state);
+  Overrides overrides;
+  const Config whole = undisturbed(directory, &overrides);
+  const Config config = training_config(directory, "stopped-mpirun", overrides.list);
+  const pid_t child = launch_start(&(Launch){.config = &config, .overrides = overrides.list, .processes = 3});
+  launch_wait_for_steps(&config, child, 6);
+  assert_int_equal(kill(child, SIGUSR1), 0);
+  assert_int_equal(launch_finish(child), STATUS_STOPPED);
+  const int64_t done = training_read_metrics(&config).count;
+  assert_in_range(done, 6, 39);
+  char *checkpoint = training_checkpoint(&config, done, "manifest.json");
+  assert_int_equal(access(checkpoint, R_OK), 0);
+  free(checkpoint);
+  run(&config, &overrides, 3, STATUS_OK);
+  training_same_state(&whole, &config, 40);
+}
+
+/* Once told to end, mpirun reads no more of what the ranks show, sends them SIGTERM a while later, and as
+ * much later kills them: by then they have saved. */
+static void test_end_of_mpirun(void **state) {
+  const char *directory = training_directory(state);
+  static const char *const others[] = {"train.steps=1000000", "checkpoint.every=0", NULL};
+  Overrides overrides;
+  overrides_make(&overrides, 2, 1, others);
+  const Config config = training_config(directory, "ended-mpirun", overrides.list);
+  char *log = training_path(config.run.dir, "log.txt");
+  (void)setenv("OMPI_MCA_odls_base_sigkill_timeout", "3", 1);
+  const pid_t child = launch_start(&(Launch){.config = &config, .overrides = overrides.list, .processes = 2});
+  (void)unsetenv("OMPI_MCA_odls_base_sigkill_timeout");
+  for (int i = 0; i < 2000 && access(log, R_OK) != 0; i++) launch_sleep_ms(5);
+  launch_sleep_ms(500);
+  assert_int_equal(kill(child, SIGTERM), 0);
+  assert_int_not_equal(launch_finish(child), STATUS_OK);
+  char *text = temp_file_read_text(log);
+  if (strstr(text, "saved checkpoint step_") == NULL) fail_msg("lost: %s", text);
+  free(text);
+  free(log);
+}
+
 /* Seconds from `begin` on. */
 static double seconds_since(const struct timespec *begin) {
   struct timespec now;
@@ -200,24 +241,51 @@ static int count_messages(const char *text, const char *what) {
 }
 
 /* A rank that hangs is found out: the others name it and the operation, and end. */
-static void test_hanging_rank(void **state) {
-  const char *directory = training_directory(state);
+static void check_hanging(const char *directory, int rank) {
   static const char *const others[] = {"train.steps=400", "parallelism.timeout=2", NULL};
   Overrides overrides;
   overrides_make(&overrides, 3, 1, others);
-  const Config config = training_config(directory, "hanging", overrides.list);
+  char names[2][16];
+  (void)snprintf(names[0], sizeof names[0], "hanging-%d", rank);
+  (void)snprintf(names[1], sizeof names[1], "rank %d", rank);
+  const Config config = training_config(directory, names[0], overrides.list);
   char *errors = training_path(directory, "hanging.errors");
   const pid_t child = launch_start(
       &(Launch){.config = &config, .overrides = overrides.list, .processes = 3, .errors = errors});
   launch_wait_for_steps(&config, child, 3);
-  const pid_t hanging = launch_rank_pid(&config, 1);
+  const pid_t hanging = launch_rank_pid(&config, rank);
   assert_int_equal(kill(hanging, SIGSTOP), 0);
   assert_int_equal(launch_finish(child), STATUS_SYSTEM);
   assert_true(launch_gone(hanging));
   char *text = temp_file_read_text(errors);
-  if (count_messages(text, "ringgpt: ") != 1 || strstr(text, "rank 1") == NULL) fail_msg("%s", text);
+  if (count_messages(text, "ringgpt: ") != 1 || strstr(text, names[1]) == NULL) fail_msg("%s", text);
   free(text);
   free(errors);
+}
+
+static void test_hanging_rank(void **state) {
+  const char *directory = training_directory(state);
+  check_hanging(directory, 1);
+  /* The one that else speaks for all. */
+  check_hanging(directory, 0);
+}
+
+/* A job that is suspended for longer than the timeout goes on. */
+static void test_suspended(void **state) {
+  const char *directory = training_directory(state);
+  static const char *const others[] = {"train.steps=60", "checkpoint.every=5", "parallelism.timeout=2", NULL};
+  Overrides overrides;
+  overrides_make(&overrides, 3, 1, others);
+  const Config config = training_config(directory, "suspended", overrides.list);
+  pid_t ranks[3];
+  const pid_t child = launch_start(&(Launch){.config = &config, .overrides = overrides.list, .processes = 3});
+  launch_wait_for_steps(&config, child, 1);
+  for (int rank = 0; rank < 3; rank++) ranks[rank] = launch_rank_pid(&config, rank);
+  for (int rank = 0; rank < 3; rank++) assert_int_equal(kill(ranks[rank], SIGSTOP), 0);
+  launch_sleep_ms(4500);
+  for (int rank = 0; rank < 3; rank++) assert_int_equal(kill(ranks[rank], SIGCONT), 0);
+  assert_int_equal(launch_finish(child), STATUS_OK);
+  assert_int_equal(training_read_metrics(&config).count, 60);
 }
 
 /* ---------------------------------------------------------------- one message */
@@ -245,6 +313,7 @@ static void test_one_message(void **state) {
                 "needs 3 ranks, but 2 were started");
   check_message(directory, "bad", 3, (const char *const[]){"train.stesp=3", NULL}, STATUS_CONFIG,
                 "train.steps");
+  check_message(directory, "usage", 3, (const char *const[]){"--nonsense", NULL}, STATUS_USAGE, "--nonsense");
   check_message(directory, "none", 3, (const char *const[]){"data.train=nowhere_*.bin", NULL},
                 STATUS_NO_INPUT, "nowhere_*.bin");
   check_message(directory, "local", 3, (const char *const[]){"parallelism.transport=local", NULL},
@@ -253,12 +322,39 @@ static void test_one_message(void **state) {
                 STATUS_CONFIG, "mpirun -n 3");
 }
 
+/* A command for one process does nothing as one of several. */
+static void test_command_for_one_process(void **state) {
+  const char *directory = training_directory(state);
+  char *out = training_path(directory, "prepared-twice");
+  char *errors = training_path(directory, "prepared-twice.errors");
+  const Config config = training_config(directory, "prepared", (const char *const[]){NULL});
+  const char *const arguments[] = {"--out", out, NULL};
+  const Launch launch = {
+      .command = "prepare", .config = &config, .overrides = arguments, .processes = 2, .errors = errors};
+  assert_int_equal(launch_finish(launch_start(&launch)), STATUS_USAGE);
+  assert_int_not_equal(access(out, F_OK), 0);
+  char *text = temp_file_read_text(errors);
+  if (count_messages(text, "ringgpt: prepare runs as one process: start it without mpirun\n") != 1) {
+    fail_msg("%s", text);
+  }
+  free(text);
+  free(errors);
+  free(out);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_same_bits),      cmocka_unit_test(test_evaluation),
-      cmocka_unit_test(test_changing_grids), cmocka_unit_test(test_stop_of_one_rank),
-      cmocka_unit_test(test_killed_rank),    cmocka_unit_test(test_hanging_rank),
+      cmocka_unit_test(test_same_bits),
+      cmocka_unit_test(test_evaluation),
+      cmocka_unit_test(test_changing_grids),
+      cmocka_unit_test(test_stop_of_one_rank),
+      cmocka_unit_test(test_stop_of_mpirun),
+      cmocka_unit_test(test_end_of_mpirun),
+      cmocka_unit_test(test_killed_rank),
+      cmocka_unit_test(test_hanging_rank),
+      cmocka_unit_test(test_suspended),
       cmocka_unit_test(test_one_message),
+      cmocka_unit_test(test_command_for_one_process),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/file.h"
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
@@ -356,6 +357,98 @@ static void test_terminal_bar(void **state) {
   (void)close(master);
 }
 
+/* What a pipe holds now. */
+static size_t drain(int pipe_end, char *text, size_t bytes) {
+  size_t used = 0;
+  struct pollfd ready = {.fd = pipe_end, .events = POLLIN};
+  while (poll(&ready, 1, 0) == 1) {
+    const ssize_t got = read(pipe_end, text + used, bytes - 1 - used);
+    assert_true(got > 0);
+    used += (size_t)got;
+  }
+  text[used] = '\0';
+  return used;
+}
+
+/* Records the steps and evaluates whether log.txt has the line of each. */
+static void check_text(int64_t last) {
+  char *text = temp_file_read_text(temp_dir_path(&directory, "runs/a run/log.txt"));
+  for (int64_t step = 1; step <= last; step++) {
+    char line[64];
+    (void)snprintf(line, sizeof line, "Z  step %d/%d  loss", (int)step, (int)config.train.steps);
+    if (strstr(text, line) == NULL) fail_msg("log.txt lacks '%s'", line);
+  }
+  free(text);
+}
+
+/* A reader that stops to read costs lines, and a second once; when it reads again, lines come again, whole.
+ */
+static void test_reader_that_stops(void **state) {
+  (void)state;
+  int ends[2];
+  char text[32768];
+  assert_int_equal(pipe(ends), 0);
+  assert_true(fcntl(ends[1], F_SETPIPE_SZ, 16384) >= 0);
+  FILE *terminal = fdopen(ends[1], "w");
+  assert_non_null(terminal);
+  config.train.steps = 400;
+  RunLog *log = start(0, terminal);
+  const double begin = clock_seconds();
+  (void)alarm(30);
+  write_steps(log, 1, 300);
+  const double seconds = clock_seconds() - begin;
+  if (seconds < 0.9 || seconds > 4.0) fail_msg("300 lines took %.1f s", seconds);
+  size_t shown = drain(ends[0], text, sizeof text);
+  assert_true(shown > 1000);
+  assert_ptr_equal(strstr(text, "step 1/400  loss"), text);
+  write_steps(log, 301, 303);
+  shown = drain(ends[0], text, sizeof text);
+  assert_true(shown > 0);
+  for (int step = 301; step <= 303; step++) {
+    char line[64];
+    (void)snprintf(line, sizeof line, "\nstep %d/400  loss", step);
+    if (strstr(text, line) == NULL && strncmp(text, line + 1, strlen(line + 1)) != 0) {
+      fail_msg("no line of step %d: %s", step, text);
+    }
+  }
+  run_log_close(log);
+  (void)alarm(0);
+  check_text(303);
+  (void)fclose(terminal);
+  (void)close(ends[0]);
+}
+
+/* Likewise a terminal, which may have room for a part of a line only. */
+static void test_terminal_that_stops(void **state) {
+  (void)state;
+  const int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
+  if (master < 0) skip(); /* a container without terminals */
+  assert_true(grantpt(master) == 0 && unlockpt(master) == 0);
+  FILE *terminal = fopen(ptsname(master), "re+");
+  assert_non_null(terminal);
+  config.train.steps = 400;
+  RunLog *log = start(0, terminal);
+  const double begin = clock_seconds();
+  (void)alarm(30);
+  /* Long lines, so that there is room for a part of one. */
+  for (int i = 1; i <= 200; i++) {
+    write_steps(log, i, i);
+    run_log_message(log, "%0900d", i);
+  }
+  const double seconds = clock_seconds() - begin;
+  if (seconds < 0.9 || seconds > 4.0) fail_msg("400 lines took %.1f s", seconds);
+  char text[1 << 17];
+  (void)drain(master, text, sizeof text);
+  write_steps(log, 201, 201);
+  run_log_close(log);
+  read_terminal(master, text, sizeof text, " left\r\n");
+  (void)alarm(0);
+  assert_non_null(strstr(text, "\r\n\r\033[Kstep 201/400  loss"));
+  check_text(201);
+  (void)fclose(terminal);
+  (void)close(master);
+}
+
 static void test_progress(void **state) {
   (void)state;
   static const struct {
@@ -412,6 +505,8 @@ int main(void) {
       IN_A_RUN(test_full_disk),
       IN_A_RUN(test_terminal_lines),
       IN_A_RUN(test_terminal_bar),
+      IN_A_RUN(test_reader_that_stops),
+      IN_A_RUN(test_terminal_that_stops),
       cmocka_unit_test(test_progress),
   };
   return cmocka_run_group_tests_name("run_log", tests, NULL, NULL);

@@ -253,6 +253,28 @@ static void test_seeds(void **state) {
   sampler_destroy(sampler);
 }
 
+/* A cut that cuts nothing changes nothing: neither a top_k of all tokens that can come, nor a share that only
+ * all of them together have. */
+static void test_cuts_of_nothing(void **state) {
+  (void)state;
+  float logits[MOST];
+  Random random = {12};
+  for (int i = 0; i < MOST; i++) logits[i] = (float)random_below(&random, 40000) / 10000.0F;
+  logits[5] = -INFINITY;
+  const SamplerOptions plain = {.temperature = 1.0, .top_k = 0, .top_p = 1.0, .seed = 4};
+  const SamplerOptions same[] = {{.temperature = 1.0, .top_k = MOST - 1, .top_p = 1.0, .seed = 4},
+                                 {.temperature = 1.0, .top_k = MOST, .top_p = 1.0, .seed = 4},
+                                 {.temperature = 1.0, .top_k = 1000, .top_p = 1.0, .seed = 4},
+                                 {.temperature = 1.0, .top_k = 0, .top_p = 0.99999999, .seed = 4}};
+  for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
+    Sampler *uncut = make(MOST, &plain);
+    Sampler *cut = make(MOST, &same[i]);
+    for (uint64_t n = 0; n < 300; n++) assert_int_equal(draw(cut, logits, n), draw(uncut, logits, n));
+    sampler_destroy(cut);
+    sampler_destroy(uncut);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_against_plain_sampler),
@@ -263,6 +285,7 @@ int main(void) {
       cmocka_unit_test(test_extreme_logits),
       cmocka_unit_test(test_broken_logits),
       cmocka_unit_test(test_seeds),
+      cmocka_unit_test(test_cuts_of_nothing),
   };
   return cmocka_run_group_tests_name("sampler", tests, NULL, NULL);
 }

@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernels/base/clock.h"
 #include "tests/support/compare.h"
 #include "tests/support/launch.h"
 #include "tests/support/temp_dir.h"
@@ -94,15 +96,46 @@ static void wait_for_log(const Config *config) {
   free(log);
 }
 
-/* In a step of seconds the first signal waits for its end; the second does not. */
+/* Signals of both kinds every few milliseconds until the run has ended, or for most of a second. */
+static void shower(pid_t child, int64_t gap_ms) {
+  const double begin = clock_seconds();
+  siginfo_t info = {0};
+  for (int i = 0; info.si_pid != child && clock_seconds() - begin < 0.8; i++) {
+    assert_int_equal(kill(child, i % 2 == 0 ? SIGTERM : SIGUSR1), 0);
+    launch_sleep_ms(gap_ms);
+    assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+  }
+}
+
+/* A launcher and a scheduler hand on one request each: signals that come at nearly the same time are one, to
+ * the very end of the program. */
+static void test_repeated_signal(void **state) {
+  const int gaps_ms[] = {10, 1, 0};
+  const Config whole = undisturbed(training_directory(state));
+  const Config config = training_config(training_directory(state), "repeated", OVERRIDES);
+  for (int i = 0; i < 3; i++) {
+    const pid_t child = start(&config);
+    launch_wait_for_steps(&config, child, 10 * (i + 1));
+    shower(child, gaps_ms[i]);
+    assert_int_equal(launch_finish(child), STATUS_STOPPED);
+  }
+  assert_int_equal(launch_finish(start(&config)), STATUS_OK);
+  training_same_state(&whole, &config, STEPS);
+}
+
+/* In a step of many seconds the first signal waits for its end, one behind it is the same, and one that comes
+ * more than a second later does not wait. */
 static void test_second_signal(void **state) {
   const char *const overrides[] = {"train.sequence_length=32768", "train.micro_batch_size=1",
-                                   "train.global_batch_size=1", "train.steps=3", NULL};
+                                   "train.global_batch_size=8", "train.steps=3", NULL};
   const Config config = training_config(training_directory(state), "twice", overrides);
   const pid_t child = start_with(&config, overrides);
   wait_for_log(&config);
   assert_int_equal(kill(child, SIGTERM), 0);
-  launch_sleep_ms(100);
+  launch_sleep_ms(10);
+  assert_int_equal(kill(child, SIGTERM), 0);
+  launch_sleep_ms(1200);
+  assert_int_equal(kill(child, 0), 0);
   assert_int_equal(kill(child, SIGTERM), 0);
   assert_int_equal(launch_finish(child), LAUNCH_KILLED);
 }
@@ -161,10 +194,15 @@ static void test_evaluations_survive_stops(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_terminate),     cmocka_unit_test(test_interrupt),
-      cmocka_unit_test(test_user_signal),   cmocka_unit_test(test_kill),
-      cmocka_unit_test(test_second_signal), cmocka_unit_test(test_foreign_signal),
-      cmocka_unit_test(test_closed_output), cmocka_unit_test(test_evaluations_survive_stops),
+      cmocka_unit_test(test_terminate),
+      cmocka_unit_test(test_interrupt),
+      cmocka_unit_test(test_user_signal),
+      cmocka_unit_test(test_kill),
+      cmocka_unit_test(test_repeated_signal),
+      cmocka_unit_test(test_second_signal),
+      cmocka_unit_test(test_foreign_signal),
+      cmocka_unit_test(test_closed_output),
+      cmocka_unit_test(test_evaluations_survive_stops),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }
