@@ -118,19 +118,19 @@ static Status load(Trainer *trainer, const Checkpoint *checkpoint, Error *error)
   return STATUS_OK;
 }
 
-/* Says what a resumed run may expect: the same bits only on the same grid and threads. */
+/* Says what a resumed run may expect: the same bits on the same grid, whatever the threads and the transport.
+ */
 static void report(const Trainer *trainer, const Checkpoint *checkpoint) {
   const CheckpointManifest *manifest = &checkpoint->manifest;
   const ParallelismConfig *now = &trainer->config->parallelism;
-  const bool same = manifest->ring == now->ring && manifest->data == now->data &&
-                    manifest->threads == trainer->rank->device->threads;
+  const bool same = manifest->ring == now->ring && manifest->data == now->data;
   run_log_message(trainer->log, "resumed from %s: step %lld, token %lld", checkpoint->path,
                   (long long)manifest->step, (long long)manifest->tokens);
   if (same) return;
   run_log_message(trainer->log,
-                  "the checkpoint is from another grid (ring %lld, data %lld, %lld threads a rank): the run "
-                  "goes on at the exact next sample, but not bit for bit",
-                  (long long)manifest->ring, (long long)manifest->data, (long long)manifest->threads);
+                  "the checkpoint is from another grid (ring %lld, data %lld): the run goes on at the exact "
+                  "next sample, but not bit for bit",
+                  (long long)manifest->ring, (long long)manifest->data);
 }
 
 Status trainer_restore(Trainer *trainer, Error *error) {

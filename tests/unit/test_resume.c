@@ -51,6 +51,17 @@ static void test_resume_is_bit_identical(void **state) {
   }
 }
 
+/* The number of threads is no part of the result. */
+static void test_resume_with_other_threads(void **state) {
+  const char *directory = training_directory(state);
+  const Config whole = whole_run(directory);
+  const Config resumed =
+      resumed_run(directory, &whole, "threads", 10, "parallelism.ring=2", "parallelism.threads=2");
+  Error error = {0};
+  expect_ok(training_run(&resumed, &error), &error);
+  training_same_state(&whole, &resumed, 20);
+}
+
 /* The losses of the steps behind the resume, against those of the run that was not interrupted. */
 static void check_losses(const Config *whole, const Config *resumed, int64_t step) {
   char *path = training_path(resumed->run.dir, "metrics.jsonl");
@@ -277,6 +288,7 @@ static void test_other_heads(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_resume_is_bit_identical),
+      cmocka_unit_test(test_resume_with_other_threads),
       cmocka_unit_test(test_resume_on_another_grid),
       cmocka_unit_test(test_state_on_every_grid),
       cmocka_unit_test(test_damaged_checkpoint),
