@@ -3,7 +3,7 @@
 # output of those that fail, and ends with the line `N passed, N failed`.
 #
 #   tests/run.sh PROGRAM...
-#   TEST_TIMEOUT   seconds that one program may take (120)
+#   TEST_TIMEOUT   seconds that one program may take (300)
 #   TEST_JOBS      programs that run at a time (2)
 #
 # What is counted are cmocka's tests, by its closing lines. A program that crashes, runs out of time, ends with a
@@ -14,7 +14,7 @@ unset CMOCKA_MESSAGE_OUTPUT CMOCKA_XML_FILE CMOCKA_TEST_ABORT
 # Programs share the processors: a thread that waits must not spin.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
-limit="${TEST_TIMEOUT:-120}"
+limit="${TEST_TIMEOUT:-300}"
 jobs="${TEST_JOBS:-2}"
 logs="$(mktemp -d "${TMPDIR:-/tmp}/ringgpt-tests.XXXXXX")" || exit 1
 
