@@ -130,15 +130,19 @@ bool launch_gone(pid_t pid) {
   return !alive(pid);
 }
 
-void launch_wait_for_steps(const Config *config, pid_t child, int64_t steps) {
+int64_t launch_recorded_steps(const Config *config) {
   char *path = training_path(config->run.dir, "metrics.jsonl");
-  for (int i = 0; i < 6000; i++) {
-    if (access(path, R_OK) == 0 && training_read_metrics(config).count >= steps) break;
+  const int64_t count = access(path, R_OK) == 0 ? training_read_metrics(config).count : 0;
+  free(path);
+  return count;
+}
+
+void launch_wait_for_steps(const Config *config, pid_t child, int64_t steps) {
+  for (int i = 0; i < 6000 && launch_recorded_steps(config) < steps; i++) {
     siginfo_t info = {0};
     if (waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == child) break;
     launch_sleep_ms(5);
   }
-  free(path);
 }
 
 void launch_sleep_ms(int64_t ms) {

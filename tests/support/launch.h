@@ -40,6 +40,9 @@ pid_t launch_rank_pid(const Config *config, int rank);
  * has, too. */
 bool launch_gone(pid_t pid);
 
+/* The number of steps that the run has recorded so far, 0 before its first. */
+int64_t launch_recorded_steps(const Config *config);
+
 /* Waits until the run has recorded `steps` steps, or has ended by itself. */
 void launch_wait_for_steps(const Config *config, pid_t child, int64_t steps);
 

@@ -28,6 +28,12 @@ static pid_t start(const Config *config) {
   return start_with(config, OVERRIDES);
 }
 
+/* Waits until the child has made a step of its own, so that it surely watches signals, and `steps` are
+ * recorded in all; `before` were when it started. */
+static void wait_for_own_steps(const Config *config, pid_t child, int64_t before, int64_t steps) {
+  launch_wait_for_steps(config, child, before < steps ? steps : before + 1);
+}
+
 static Config undisturbed(const char *directory) {
   const Config config = training_config(directory, "undisturbed", OVERRIDES);
   char *path = training_checkpoint(&config, STEPS, "manifest.json");
@@ -114,8 +120,9 @@ static void test_repeated_signal(void **state) {
   const Config whole = undisturbed(training_directory(state));
   const Config config = training_config(training_directory(state), "repeated", OVERRIDES);
   for (int i = 0; i < 3; i++) {
+    const int64_t before = launch_recorded_steps(&config);
     const pid_t child = start(&config);
-    launch_wait_for_steps(&config, child, 10 * (i + 1));
+    wait_for_own_steps(&config, child, before, 10 * (i + 1));
     shower(child, gaps_ms[i]);
     assert_int_equal(launch_finish(child), STATUS_STOPPED);
   }
@@ -181,8 +188,9 @@ static void test_evaluations_survive_stops(void **state) {
   Random random = {23};
   int status = STATUS_STOPPED;
   for (int i = 0; i < 40 && status == STATUS_STOPPED; i++) {
+    const int64_t before = launch_recorded_steps(&config);
     const pid_t child = start_with(&config, overrides);
-    launch_wait_for_steps(&config, child, 4 * (i + 1));
+    wait_for_own_steps(&config, child, before, 4 * (i + 1));
     launch_sleep_ms(random_below(&random, 8));
     (void)kill(child, i < 8 ? SIGTERM : 0);
     status = launch_finish(child);
