@@ -2,7 +2,8 @@
  * entry; faster versions override single entries. Choosing a table is kernels/device.h.
  *
  * Rules for every entry:
- *  - pointers are device memory, row-major, without holes unless a row stride is given (in elements);
+ *  - pointers to arrays are device memory, row-major, without holes unless a row stride is given (in
+ * elements);
  *  - sizes are elements, int64_t, and may be zero;
  *  - `elem` is the table's type of activations and weights (float in a table with elem_size 4); statistics,
  *    gradients of weights and the optimizer's state are always float;
@@ -20,6 +21,9 @@ typedef struct Device Device;
 
 /* An element of the table's type; pointers to it count in elements of Ops.elem_size bytes. */
 typedef void elem;
+
+/* What the elements of a table are. */
+typedef enum ElementType { ELEMENT_F32, ELEMENT_BF16 } ElementType;
 
 /* A target that has no weight in the loss. */
 #define IGNORED_TARGET (-1)
@@ -170,6 +174,9 @@ typedef struct Ops {
   void (*dropout)(Device *device, int64_t n, int64_t c, const DropoutKey *key, const int64_t *rows,
                   const elem *x, elem *y);
 
+  /* y = x, rounded to elements. */
+  void (*from_floats)(Device *device, int64_t count, const float *x, elem *y);
+
   /* y += x. */
   void (*add)(Device *device, int64_t count, const elem *x, elem *y);
   /* The same on floats in every table: gradients that come from another rank. */
@@ -180,7 +187,8 @@ typedef struct Ops {
   void (*cross_entropy)(Device *device, int64_t n, int64_t vocab, elem *logits, const int32_t *targets,
                         bool gradient, float *nll);
 
-  /* Sum of the squares of x (count), added in double, to *sum in host memory. */
+  /* *sum += x (count), or the squares of x, added in double. */
+  void (*sum)(Device *device, int64_t count, const float *x, double *sum);
   void (*sum_of_squares)(Device *device, int64_t count, const float *x, double *sum);
 
   /* Updates master weights, moments m and v (count each) by the scaled gradient. */

@@ -55,18 +55,31 @@ static void place_recomputable(Cursor *cursor, const ActivationsPlan *plan, size
   layer->mean2 = take(cursor, n, sizeof(float));
   layer->rstd2 = take(cursor, n, sizeof(float));
   layer->norm2 = take(cursor, n * widths.c, size);
-  layer->hidden = take(cursor, n * widths.hidden, size);
-  layer->activated = take(cursor, n * widths.f, size);
+}
+
+/* Rows whose MLP exists at one time. */
+static int64_t mlp_rows(const ActivationsPlan *plan) {
+  return plan->mlp_chunk > 0 && plan->mlp_chunk < plan->rows ? plan->mlp_chunk : plan->rows;
+}
+
+static void place_mlp(Cursor *cursor, const ActivationsPlan *plan, size_t size, LayerActivations *layer) {
+  const Widths widths = widths_of(plan->config);
+  layer->hidden = take(cursor, mlp_rows(plan) * widths.hidden, size);
+  layer->activated = take(cursor, mlp_rows(plan) * widths.f, size);
 }
 
 static void place_layers(Cursor *cursor, const ActivationsPlan *plan, size_t size, Activations *out) {
   LayerActivations shared = {0};
+  const bool all_kept = plan->training && !plan->recompute;
+  const bool mlp_kept = all_kept && plan->mlp_chunk == 0;
   if (!plan->training) place_kept(cursor, plan, size, &shared);
-  if (!plan->training || plan->recompute) place_recomputable(cursor, plan, size, &shared);
+  if (!all_kept) place_recomputable(cursor, plan, size, &shared);
+  if (!mlp_kept) place_mlp(cursor, plan, size, &shared);
   for (int64_t l = 0; l < plan->config->num_hidden_layers; l++) {
     LayerActivations layer = shared;
     if (plan->training) place_kept(cursor, plan, size, &layer);
-    if (plan->training && !plan->recompute) place_recomputable(cursor, plan, size, &layer);
+    if (all_kept) place_recomputable(cursor, plan, size, &layer);
+    if (mlp_kept) place_mlp(cursor, plan, size, &layer);
     out->layers[l] = layer;
   }
   /* Without layers to keep, the residual stream is updated in place. */
@@ -79,8 +92,8 @@ static void place_backward(Cursor *cursor, const ActivationsPlan *plan, size_t s
   out->gradient = take(cursor, n * widths.c, size);
   out->grad_norm = take(cursor, n * (widths.c > widths.attention ? widths.c : widths.attention), size);
   out->grad_qkv = take(cursor, n * widths.qkv, size);
-  out->grad_hidden = take(cursor, n * widths.hidden, size);
-  out->grad_activated = take(cursor, n * widths.f, size);
+  out->grad_hidden = take(cursor, mlp_rows(plan) * widths.hidden, size);
+  out->grad_activated = take(cursor, mlp_rows(plan) * widths.f, size);
   out->grad_branch = plan->dropout ? take(cursor, n * widths.c, size) : NULL;
 }
 
@@ -108,26 +121,31 @@ static void place(Cursor *cursor, const ActivationsPlan *plan, size_t size, Acti
 Status activations_create(Device *device, const ActivationsPlan *plan, Activations *activations,
                           Error *error) {
   const size_t size = device->ops.elem_size;
+  Status status = STATUS_OK;
   void *layers = NULL;
+  void *positions = NULL;
   *activations = (Activations){0};
-  TRY(memory_alloc((size_t)plan->config->num_hidden_layers, sizeof(LayerActivations), "table of layers",
-                   &layers, error));
-  Activations made = {.device = device, .rows = plan->rows, .layers = layers};
+  TRY_GOTO(memory_alloc((size_t)plan->config->num_hidden_layers, sizeof(LayerActivations), "table of layers",
+                        &layers, error),
+           failed);
+  TRY_GOTO(memory_alloc((size_t)plan->rows, sizeof(int64_t), "positions", &positions, error), failed);
+  Activations made = {.device = device, .rows = plan->rows, .layers = layers, .host_positions = positions};
   Cursor measure = {0};
   place(&measure, plan, size, &made);
-  const Status status = device_alloc(device, measure.used, "activations", &made.memory, error);
-  if (status != STATUS_OK) {
-    free(layers);
-    return status;
-  }
+  TRY_GOTO(device_alloc(device, measure.used, "activations", &made.memory, error), failed);
   Cursor cursor = {.base = made.memory};
   place(&cursor, plan, size, &made);
   *activations = made;
   return STATUS_OK;
+failed:
+  free(positions);
+  free(layers);
+  return status;
 }
 
 void activations_destroy(Activations *activations) {
   if (activations->device != NULL) device_free(activations->device, activations->memory);
+  free(activations->host_positions);
   free(activations->layers);
   *activations = (Activations){0};
 }

@@ -17,8 +17,8 @@ typedef struct LayerActivations {
   elem *middle;         /* (N, C) input plus attention */
   float *mean2, *rstd2; /* (N) */
   elem *norm2;          /* (N, C) */
-  elem *hidden;         /* (N, F) or, for SwiGLU, (N, 2F) */
-  elem *activated;      /* (N, F) */
+  elem *hidden;         /* (M, F) or, for SwiGLU, (M, 2F); M: all rows, or those of a chunk of the MLP */
+  elem *activated;      /* (M, F) */
 } LayerActivations;
 
 typedef struct Activations {
@@ -33,6 +33,7 @@ typedef struct Activations {
   int32_t *tokens;          /* (N) */
   int32_t *targets;         /* (N) */
   int64_t *positions;       /* (N) */
+  int64_t *host_positions;  /* (N) host memory: positions on their way to the device */
   float *rope;              /* (N, D); NULL without RoPE */
   int64_t *token_numbers;   /* (N) for dropout, see model/dropout.h; NULL without */
 
@@ -40,17 +41,18 @@ typedef struct Activations {
   elem *gradient;       /* (N, C) of the residual stream */
   elem *grad_norm;      /* (N, C) of a norm's output, or (N, H D) of the attention output */
   elem *grad_qkv;       /* (N, (H + 2 KV) D) */
-  elem *grad_hidden;    /* (N, F) or (N, 2F) */
-  elem *grad_activated; /* (N, F) */
+  elem *grad_hidden;    /* (M, F) or (M, 2F) */
+  elem *grad_activated; /* (M, F) */
   elem *grad_branch;    /* (N, C) of a branch's output before dropout; NULL without */
 
-  void *memory; /* one block that all of it lies in */
+  void *memory; /* one block of device memory that all of it lies in but host_positions */
 } Activations;
 
 typedef struct ActivationsPlan {
   const ModelConfig *config;
   int64_t rows;
   int64_t loss_chunk;
+  int64_t mlp_chunk; /* 0: all rows */
   bool training;
   bool recompute;
   bool dropout; /* with training only */

@@ -21,8 +21,8 @@ typedef struct DecoderOptions {
 } DecoderOptions;
 
 /* Makes a decoder of `model`, whose weights it uses and which outlives it; the model may do other work in
- * between. STATUS_CONFIG where most_tokens is beyond the learned positions, or where the model's ring has
- * more than one rank; STATUS_SYSTEM. */
+ * between. STATUS_CONFIG where elements are not floats, where most_tokens is beyond the learned positions, or
+ * where the model's ring has more than one rank; STATUS_SYSTEM. */
 Status decoder_create(Model *model, const DecoderOptions *options, Decoder **out, Error *error);
 
 /* Releases it; NULL is allowed. */

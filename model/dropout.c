@@ -19,8 +19,6 @@ DropoutKey dropout_key(double p, uint64_t seed, uint32_t place) {
 }
 
 void dropout_token_numbers(int64_t first_draw, int64_t sequence_length, int64_t n, int64_t local_length,
-                           const int64_t *positions, int64_t *numbers) {
-  for (int64_t i = 0; i < n; i++) {
-    numbers[i] = (first_draw + i / local_length) * sequence_length + positions[i];
-  }
+                           int64_t *rows) {
+  for (int64_t i = 0; i < n; i++) rows[i] += (first_draw + i / local_length) * sequence_length;
 }

@@ -26,9 +26,10 @@ uint32_t dropout_mlp(int64_t layer);
 /* The key of p in [0, 1) at a place. */
 DropoutKey dropout_key(double p, uint64_t seed, uint32_t place);
 
-/* Numbers of the tokens of n rows at positions (n), local_length rows for each sequence of T tokens, where
- * the first sequence is the draw first_draw, to numbers (n). Those of padding mean nothing. */
+/* Turns the positions (n) of n rows, local_length rows for each sequence of T tokens, where the first
+ * sequence is the draw first_draw, into the numbers of their tokens. Those of padding mean nothing. Host
+ * memory. */
 void dropout_token_numbers(int64_t first_draw, int64_t sequence_length, int64_t n, int64_t local_length,
-                           const int64_t *positions, int64_t *numbers);
+                           int64_t *rows);
 
 #endif

@@ -14,9 +14,11 @@ struct Model {
   ModelOptions options;
   TensorTable table;
   ParamPlaces places;
-  float *weights;            /* (table.total) */
+  elem *weights;             /* (table.total) */
   float *gradients;          /* (table.total), NULL without training */
-  double *inverse_frequency; /* (D / 2) of RoPE, NULL without */
+  double *nll_sum;           /* (1) device memory: of the passes whose loss was not taken yet */
+  int64_t targets;           /* their valid targets */
+  double *inverse_frequency; /* (D / 2) of RoPE, device memory, NULL without */
   RingAttention *attention;
   Activations acts;
   int64_t n;    /* rows of the batch at hand */
@@ -32,21 +34,50 @@ float *model_gradient(const Model *model, int64_t offset);
 /* Row `row` of a tensor with `columns` columns of elem. */
 elem *model_row(const Model *model, elem *tensor, int64_t row, int64_t columns);
 
+/* Rows [begin, begin + count) of the batch at hand, and all of them. */
+typedef struct Rows {
+  int64_t begin;
+  int64_t count;
+} Rows;
+Rows model_rows(const Model *model);
+
 /* The norm of the model's kind over (n, C), and its gradient: dx +=. mean is used by LayerNorm only. */
 void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *x, elem *y, float *mean,
                   float *rstd);
 void norm_backward(const Model *model, int64_t weight, int64_t bias, const elem *dy, const elem *x,
                    const float *mean, const float *rstd, elem *dx);
 
-/* y = dropout of x (N, C) at a place of model/dropout.h, for a batch at hand with dropout; y may be x. It is
- * its own gradient, with dy for x. */
-void model_dropout(const Model *model, uint32_t place, const elem *x, elem *y);
+/* y = dropout of x (rows, C) at a place of model/dropout.h, for a batch at hand with dropout; y may be x. It
+ * is its own gradient, with dy for x. */
+void model_dropout(const Model *model, uint32_t place, Rows rows, const elem *x, elem *y);
+
+/* y (rows, outputs) = x (rows, inputs) w^T + bias, for parameters at two offsets. */
+void linear_forward(const Model *model, Rows rows, int64_t inputs, int64_t outputs, int64_t weight,
+                    int64_t bias, const elem *x, elem *y);
+
+/* Gradients of linear_forward: added to those of its weights, and of its input to dx (rows, inputs). */
+void linear_backward(const Model *model, Rows rows, int64_t inputs, int64_t outputs, int64_t weight,
+                     int64_t bias, const elem *x, const elem *dy, elem *dx);
+
+/* A branch of the residual stream: y (rows, C) = linear, and dropout at `place`. */
+void branch_forward(const Model *model, Rows rows, uint32_t place, int64_t inputs, int64_t weight,
+                    int64_t bias, const elem *x, elem *y);
+
+/* Gradients of branch_forward, from that of the residual stream in acts.gradient. */
+void branch_backward(const Model *model, Rows rows, uint32_t place, int64_t inputs, int64_t weight,
+                     int64_t bias, const elem *x, elem *dx);
+
+/* The MLP of a layer, from its norm2 to `output` (N, C) without the residual; and from acts.gradient to
+ * acts.grad_norm, the gradient of norm2. */
+void mlp_forward(const Model *model, int64_t layer, elem *output);
+void mlp_backward(const Model *model, int64_t layer);
 
 /* Makes room for `rows` rows; what the activations held is lost where they had less. */
 Status model_reserve(Model *model, int64_t rows, Error *error);
 
-/* Takes tokens (n), host memory, at the positions in acts.positions (n), which the caller has filled after
- * model_reserve: n, the tokens and RoPE's table of the rows at hand, which are without dropout. */
+/* Takes tokens (n), host memory, at the positions in acts.host_positions (n), which the caller has filled
+ * after model_reserve: n, the tokens, positions and RoPE's table of the rows at hand, which are without
+ * dropout. */
 void model_load_rows(Model *model, int64_t n, const int32_t *tokens);
 
 /* The embeddings of the rows at hand, to the input of the first layer. */

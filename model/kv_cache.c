@@ -16,10 +16,9 @@ struct KvCache {
   int64_t first;      /* blocks [first, end) are in use */
   int64_t end;
   int64_t spare_count;
-  void **blocks;   /* (capacity) each (layers, layer_bytes) */
-  void **spares;   /* (capacity) memory of forgotten blocks */
-  elem *tail;      /* (layers, KV_BLOCK, row): the block that is not full yet, as rows */
-  void *row_bytes; /* host memory of a row, on its way to the tail */
+  void **blocks; /* (capacity) each (layers, layer_bytes) */
+  void **spares; /* (capacity) memory of forgotten blocks */
+  elem *tail;    /* (layers, KV_BLOCK, row): the block that is not full yet, as rows */
 };
 
 static int64_t smaller(int64_t a, int64_t b) {
@@ -40,7 +39,6 @@ static Status build(KvCache *cache, Error *error) {
   cache->blocks = memory;
   TRY(memory_alloc((size_t)cache->capacity, sizeof(void *), "table of keys and values", &memory, error));
   cache->spares = memory;
-  TRY(memory_alloc((size_t)cache->row, size, "row of keys and values", &cache->row_bytes, error));
   return device_alloc(cache->device, (size_t)(cache->layers * KV_BLOCK * cache->row) * size,
                       "latest keys and values", &cache->tail, error);
 }
@@ -70,7 +68,6 @@ void kv_cache_destroy(KvCache *cache) {
   kv_cache_reset(cache);
   for (int64_t i = 0; i < cache->spare_count; i++) device_free(cache->device, cache->spares[i]);
   device_free(cache->device, cache->tail);
-  free(cache->row_bytes);
   free(cache->spares);
   free(cache->blocks);
   free(cache);
@@ -140,11 +137,10 @@ static void pack(const KvCache *cache, int64_t count, const void *rows, int64_t 
 /* Adds rows to the tail, at most to the end of the block of `begin`, and packs what that changes. */
 static void append_to_tail(KvCache *cache, int64_t layer, int64_t begin, int64_t count, const elem *kv,
                            int64_t stride) {
-  const size_t bytes = (size_t)cache->row * cache->device->ops.elem_size;
-  for (int64_t i = 0; i < count; i++) {
-    device_read(cache->device, cache->row_bytes, row_at(cache, kv, i, stride), bytes);
-    device_write(cache->device, tail_row(cache, layer, begin + i), cache->row_bytes, bytes);
-  }
+  const size_t size = cache->device->ops.elem_size;
+  const size_t bytes = (size_t)cache->row * size;
+  device_copy_rows(cache->device, tail_row(cache, layer, begin), bytes, kv, (size_t)stride * size, bytes,
+                   count);
   const int64_t end = begin + count;
   if (end % KV_BLOCK == 0) {
     pack(cache, KV_BLOCK, tail_row(cache, layer, end - KV_BLOCK), cache->row, packed(cache, layer, begin));
@@ -172,13 +168,13 @@ void kv_cache_append(KvCache *cache, int64_t layer, int64_t begin, int64_t count
 
 /* ---------------------------------------------------------------- reading */
 
-void kv_cache_attend(const KvCache *cache, int64_t layer, int64_t begin, int64_t count,
+void kv_cache_attend(const KvCache *cache, int64_t layer, int64_t begin, int64_t count, int64_t first,
                      const int64_t *first_key, void *state) {
   const int64_t end = begin + count;
   const int64_t whole_end = end / KV_BLOCK * KV_BLOCK;
   for (int64_t at = 0, length = 0; at < end; at += length) {
     length = at < whole_end ? KV_BLOCK : smaller(KV_PIECE, end - at);
-    if (at + length <= first_key[0]) continue;
+    if (at + length <= first) continue;
     const void *kv = at < whole_end ? packed(cache, layer, at) : piece(cache, layer, at);
     cache->device->ops.attention.forward_block(cache->device, &cache->dims, count, begin, first_key, state,
                                                length, at, kv);

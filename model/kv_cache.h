@@ -38,8 +38,9 @@ void kv_cache_append(KvCache *cache, int64_t layer, int64_t begin, int64_t count
                      int64_t stride);
 
 /* Folds the keys of a layer into the state of the queries [begin, begin + count), which are the last
- * positions that it holds (AttentionOps.forward_block). first_key (count), not before what was forgotten. */
-void kv_cache_attend(const KvCache *cache, int64_t layer, int64_t begin, int64_t count,
+ * positions that it holds (AttentionOps.forward_block). first_key (count), device memory, not before what was
+ * forgotten; `first`: the first of it. */
+void kv_cache_attend(const KvCache *cache, int64_t layer, int64_t begin, int64_t count, int64_t first,
                      const int64_t *first_key, void *state);
 
 /* Says that nobody asks for a position before `first` any more: memory of blocks that end before it is kept

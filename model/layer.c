@@ -2,7 +2,7 @@
 #include "model/internal.h"
 
 typedef struct Sizes {
-  int64_t n, c, q, qkv, head_dim, rotated_heads, f;
+  int64_t n, c, q, qkv, head_dim, rotated_heads;
 } Sizes;
 
 static Sizes sizes_of(const Model *model) {
@@ -15,7 +15,6 @@ static Sizes sizes_of(const Model *model) {
       .qkv = (config->num_attention_heads + 2 * config->num_key_value_heads) * head_dim,
       .head_dim = head_dim,
       .rotated_heads = config->num_attention_heads + config->num_key_value_heads,
-      .f = config->intermediate_size,
   };
 }
 
@@ -46,76 +45,34 @@ void norm_backward(const Model *model, int64_t weight, int64_t bias, const elem 
   }
 }
 
-/* y = x w^T + bias for parameters at two offsets. */
-static void linear(const Model *model, int64_t inputs, int64_t outputs, int64_t weight, int64_t bias,
-                   const elem *x, elem *y) {
-  model->device->ops.linear_forward(model->device, model->n, inputs, outputs, x, model_weight(model, weight),
-                                    model_weight(model, bias), y);
-}
-
-/* A branch of the residual stream: linear, and dropout at `place`. */
-static void branch(const Model *model, uint32_t place, int64_t inputs, int64_t weight, int64_t bias,
-                   const elem *x, elem *y) {
-  linear(model, inputs, model->options.config.hidden_size, weight, bias, x, y);
-  if (model->dropout) model_dropout(model, place, y, y);
-}
-
-/* Gradients of linear: of its weights always, of its input to dx. */
-static void linear_gradient(const Model *model, int64_t inputs, int64_t outputs, int64_t weight, int64_t bias,
-                            const elem *x, const elem *dy, elem *dx) {
-  const Ops *ops = &model->device->ops;
-  ops->linear_backward_weight(model->device, model->n, inputs, outputs, dy, x, model_gradient(model, weight),
-                              model_gradient(model, bias));
-  ops->linear_backward_input(model->device, model->n, inputs, outputs, dy, model_weight(model, weight), dx);
-}
-
-/* Gradients of branch, from that of the residual stream. */
-static void branch_gradient(const Model *model, uint32_t place, int64_t inputs, int64_t weight, int64_t bias,
-                            const elem *x, elem *dx) {
-  const elem *dy = model->acts.gradient;
-  if (model->dropout) {
-    model_dropout(model, place, dy, model->acts.grad_branch);
-    dy = model->acts.grad_branch;
-  }
-  linear_gradient(model, inputs, model->options.config.hidden_size, weight, bias, x, dy, dx);
-}
-
 void layer_forward_qkv(const Model *model, int64_t layer) {
   const LayerParams *params = &model->places.layers[layer];
   const LayerActivations *acts = &model->acts.layers[layer];
   const Sizes s = sizes_of(model);
   norm_forward(model, params->norm1, params->norm1_bias, acts->input, acts->norm1, acts->mean1, acts->rstd1);
-  linear(model, s.c, s.qkv, params->qkv, params->qkv_bias, acts->norm1, acts->qkv);
+  linear_forward(model, model_rows(model), s.c, s.qkv, params->qkv, params->qkv_bias, acts->norm1, acts->qkv);
   if (model->acts.rope != NULL) {
     model->device->ops.rope_apply(model->device, s.n, s.rotated_heads, s.head_dim, s.qkv, model->acts.rope,
                                   false, acts->qkv);
   }
 }
 
-/* Attention output -> residual -> norm -> hidden -> activation. */
+/* Attention output -> residual -> norm. */
 static void forward_middle(const Model *model, int64_t layer) {
   const LayerParams *params = &model->places.layers[layer];
   const LayerActivations *acts = &model->acts.layers[layer];
-  const Ops *ops = &model->device->ops;
   const Sizes s = sizes_of(model);
-  branch(model, dropout_attention(layer), s.q, params->out, params->out_bias, acts->attention, acts->middle);
-  ops->add(model->device, s.n * s.c, acts->input, acts->middle);
+  branch_forward(model, model_rows(model), dropout_attention(layer), s.q, params->out, params->out_bias,
+                 acts->attention, acts->middle);
+  model->device->ops.add(model->device, s.n * s.c, acts->input, acts->middle);
   norm_forward(model, params->norm2, params->norm2_bias, acts->middle, acts->norm2, acts->mean2, acts->rstd2);
-  if (model->options.config.activation == ACTIVATION_SWIGLU) {
-    linear(model, s.c, 2 * s.f, params->up, params->up_bias, acts->norm2, acts->hidden);
-    ops->swiglu_forward(model->device, s.n, s.f, acts->hidden, acts->activated);
-  } else {
-    linear(model, s.c, s.f, params->up, params->up_bias, acts->norm2, acts->hidden);
-    ops->gelu_forward(model->device, s.n * s.f, acts->hidden, acts->activated);
-  }
 }
 
 Status layer_forward_rest(Model *model, int64_t layer, elem *output, Error *error) {
-  const LayerParams *params = &model->places.layers[layer];
   const LayerActivations *acts = &model->acts.layers[layer];
   const Sizes s = sizes_of(model);
   forward_middle(model, layer);
-  branch(model, dropout_mlp(layer), s.f, params->down, params->down_bias, acts->activated, output);
+  mlp_forward(model, layer, output);
   model->device->ops.add(model->device, s.n * s.c, acts->middle, output);
   return device_check(model->device, error);
 }
@@ -127,47 +84,34 @@ Status layer_forward(Model *model, int64_t layer, elem *output, Error *error) {
   return layer_forward_rest(model, layer, output, error);
 }
 
-/* From the gradient of the layer's output to that of `middle`, in acts.gradient. */
-static void backward_mlp(const Model *model, int64_t layer) {
-  const LayerParams *params = &model->places.layers[layer];
-  const LayerActivations *kept = &model->acts.layers[layer];
-  const Ops *ops = &model->device->ops;
-  const Activations *acts = &model->acts;
-  const Sizes s = sizes_of(model);
-  int64_t hidden = s.f;
-  branch_gradient(model, dropout_mlp(layer), s.f, params->down, params->down_bias, kept->activated,
-                  acts->grad_activated);
-  if (model->options.config.activation == ACTIVATION_SWIGLU) {
-    hidden = 2 * s.f;
-    ops->swiglu_backward(model->device, s.n, s.f, kept->hidden, acts->grad_activated, acts->grad_hidden);
-  } else {
-    ops->gelu_backward(model->device, s.n * s.f, kept->hidden, acts->grad_activated, acts->grad_hidden);
-  }
-  linear_gradient(model, s.c, hidden, params->up, params->up_bias, kept->norm2, acts->grad_hidden,
-                  acts->grad_norm);
-  norm_backward(model, params->norm2, params->norm2_bias, acts->grad_norm, kept->middle, kept->mean2,
-                kept->rstd2, acts->gradient);
-}
-
 /* From the gradient of `middle` to that of the layer's input, in acts.gradient. */
 static Status backward_attention(const Model *model, int64_t layer, Error *error) {
   const LayerParams *params = &model->places.layers[layer];
   const LayerActivations *kept = &model->acts.layers[layer];
   const Activations *acts = &model->acts;
   const Sizes s = sizes_of(model);
-  branch_gradient(model, dropout_attention(layer), s.q, params->out, params->out_bias, kept->attention,
-                  acts->grad_norm);
+  branch_backward(model, model_rows(model), dropout_attention(layer), s.q, params->out, params->out_bias,
+                  kept->attention, acts->grad_norm);
   TRY(ring_attention_backward(model->attention, kept->qkv, kept->attention, kept->lse, acts->grad_norm,
                               acts->grad_qkv, error));
   if (acts->rope != NULL) {
     model->device->ops.rope_apply(model->device, s.n, s.rotated_heads, s.head_dim, s.qkv, acts->rope, true,
                                   acts->grad_qkv);
   }
-  linear_gradient(model, s.c, s.qkv, params->qkv, params->qkv_bias, kept->norm1, acts->grad_qkv,
-                  acts->grad_norm);
+  linear_backward(model, model_rows(model), s.c, s.qkv, params->qkv, params->qkv_bias, kept->norm1,
+                  acts->grad_qkv, acts->grad_norm);
   norm_backward(model, params->norm1, params->norm1_bias, acts->grad_norm, kept->input, kept->mean1,
                 kept->rstd1, acts->gradient);
   return STATUS_OK;
+}
+
+/* From the gradient of the layer's output to that of `middle`, in acts.gradient. */
+static void backward_mlp(const Model *model, int64_t layer) {
+  const LayerParams *params = &model->places.layers[layer];
+  const LayerActivations *kept = &model->acts.layers[layer];
+  mlp_backward(model, layer);
+  norm_backward(model, params->norm2, params->norm2_bias, model->acts.grad_norm, kept->middle, kept->mean2,
+                kept->rstd2, model->acts.gradient);
 }
 
 Status layer_backward(Model *model, int64_t layer, Error *error) {

@@ -8,7 +8,8 @@
 #include "model/internal.h"
 
 const elem *model_weight(const Model *model, int64_t offset) {
-  return offset == PARAM_ABSENT ? NULL : model->weights + offset;
+  if (offset == PARAM_ABSENT) return NULL;
+  return (const char *)model->weights + (size_t)offset * model->device->ops.elem_size;
 }
 
 float *model_gradient(const Model *model, int64_t offset) {
@@ -23,7 +24,7 @@ const TensorTable *model_table(const Model *model) {
   return &model->table;
 }
 
-float *model_weights(Model *model) {
+elem *model_weights(Model *model) {
   return model->weights;
 }
 
@@ -35,12 +36,17 @@ float *model_gradients(Model *model) {
 
 /* theta^(-2j/D) for j in [0, D/2): the frequencies of J. Su et al. */
 static Status make_frequencies(Model *model, int64_t head_dim, Error *error) {
+  const size_t bytes = (size_t)head_dim / 2 * sizeof(double);
   void *memory = NULL;
-  TRY(memory_alloc((size_t)head_dim / 2, sizeof(double), "RoPE frequencies", &memory, error));
+  DeviceMapping mapping;
+  TRY(device_alloc(model->device, bytes, "RoPE frequencies", &memory, error));
   model->inverse_frequency = memory;
+  TRY(device_map(model->device, memory, bytes, "RoPE frequencies", &mapping, error));
+  double *frequency = mapping.host;
   for (int64_t j = 0; j < head_dim / 2; j++) {
-    model->inverse_frequency[j] = pow(model->options.config.rope_theta, -2.0 * (double)j / (double)head_dim);
+    frequency[j] = pow(model->options.config.rope_theta, -2.0 * (double)j / (double)head_dim);
   }
+  device_unmap(&mapping, true);
   return STATUS_OK;
 }
 
@@ -53,15 +59,17 @@ static Status build(Model *model, Error *error) {
                               .scale = (float)(1.0 / sqrt((double)head_dim))};
   void *memory = NULL;
   TRY(params_build(config, &model->table, &model->places, error));
-  const size_t bytes = (size_t)model->table.total * sizeof(float);
+  const size_t total = (size_t)model->table.total;
   model->weights = model->options.weights;
   if (model->weights == NULL) {
-    TRY(device_alloc(model->device, bytes, "weights", &memory, error));
+    TRY(device_alloc(model->device, total * model->device->ops.elem_size, "weights", &memory, error));
     model->weights = memory;
   }
   if (model->options.training) {
-    TRY(device_alloc(model->device, bytes, "gradients", &memory, error));
+    TRY(device_alloc(model->device, total * sizeof(float), "gradients", &memory, error));
     model->gradients = memory;
+    TRY(device_alloc(model->device, sizeof *model->nll_sum, "loss", &memory, error));
+    model->nll_sum = memory;
   }
   if (config->position == POSITION_ROPE) TRY(make_frequencies(model, head_dim, error));
   return ring_attention_create(model->device, model->ring, &dims, &model->attention, error);
@@ -86,7 +94,8 @@ void model_destroy(Model *model) {
   if (model == NULL) return;
   activations_destroy(&model->acts);
   ring_attention_destroy(model->attention);
-  free(model->inverse_frequency);
+  device_free(model->device, model->inverse_frequency);
+  device_free(model->device, model->nll_sum);
   device_free(model->device, model->gradients);
   if (model->options.weights == NULL) device_free(model->device, model->weights);
   params_free(&model->table, &model->places);
@@ -100,6 +109,7 @@ Status model_reserve(Model *model, int64_t rows, Error *error) {
   const ActivationsPlan plan = {.config = &model->options.config,
                                 .rows = rows,
                                 .loss_chunk = model->options.loss_chunk,
+                                .mlp_chunk = model->options.mlp_chunk,
                                 .training = model->options.training,
                                 .recompute = model->options.recompute,
                                 .dropout = model->options.dropout > 0.0};
@@ -127,6 +137,7 @@ void model_load_rows(Model *model, int64_t n, const int32_t *tokens) {
   model->n = n;
   model->dropout = false;
   device_write(device, acts->tokens, tokens, (size_t)n * sizeof(int32_t));
+  device_write(device, acts->positions, acts->host_positions, (size_t)n * sizeof(int64_t));
   if (acts->rope != NULL) {
     device->ops.rope_table(device, n, config->hidden_size / config->num_attention_heads, acts->positions,
                            model->inverse_frequency, acts->rope);
@@ -139,12 +150,13 @@ static Status load_batch(Model *model, const ModelBatch *batch, bool backward, E
   TRY(model_reserve(model, n, error));
   TRY(ring_attention_prepare(model->attention, batch->sequences, batch->sequence_length, batch->documents,
                              model->options.config.sliding_window, backward, error));
-  fill_positions(&layout, batch->sequences, model->acts.positions);
+  int64_t *positions = model->acts.host_positions;
+  fill_positions(&layout, batch->sequences, positions);
   model_load_rows(model, n, batch->tokens);
   model->dropout = backward && model->options.dropout > 0.0;
   if (model->dropout) {
-    dropout_token_numbers(batch->first_draw, batch->sequence_length, n, layout.local_length,
-                          model->acts.positions, model->acts.token_numbers);
+    dropout_token_numbers(batch->first_draw, batch->sequence_length, n, layout.local_length, positions);
+    device_write(model->device, model->acts.token_numbers, positions, (size_t)n * sizeof(int64_t));
   }
   device_write(model->device, model->acts.targets, batch->targets, (size_t)n * sizeof(int32_t));
   return STATUS_OK;
@@ -157,14 +169,18 @@ void model_embed(Model *model) {
                                        model_weight(model, model->places.tokens),
                                        model_weight(model, model->places.positions), acts->layers[0].input);
   if (model->dropout) {
-    model_dropout(model, DROPOUT_EMBEDDING, acts->layers[0].input, acts->layers[0].input);
+    model_dropout(model, DROPOUT_EMBEDDING, model_rows(model), acts->layers[0].input, acts->layers[0].input);
   }
 }
 
-void model_dropout(const Model *model, uint32_t place, const elem *x, elem *y) {
+Rows model_rows(const Model *model) {
+  return (Rows){.begin = 0, .count = model->n};
+}
+
+void model_dropout(const Model *model, uint32_t place, Rows rows, const elem *x, elem *y) {
   const DropoutKey key = dropout_key(model->options.dropout, model->options.seed, place);
-  model->device->ops.dropout(model->device, model->n, model->options.config.hidden_size, &key,
-                             model->acts.token_numbers, x, y);
+  model->device->ops.dropout(model->device, rows.count, model->options.config.hidden_size, &key,
+                             model->acts.token_numbers + rows.begin, x, y);
 }
 
 static Status group_needed(const ModelListener *listener, int64_t group, Error *error) {
@@ -198,7 +214,8 @@ static Status run_backward(Model *model, const ModelListener *listener, Error *e
     TRY(layer_backward(model, l, error));
     TRY(group_done(listener, l + 1, error));
   }
-  if (model->dropout) model_dropout(model, DROPOUT_EMBEDDING, acts->gradient, acts->gradient);
+  if (model->dropout)
+    model_dropout(model, DROPOUT_EMBEDDING, model_rows(model), acts->gradient, acts->gradient);
   model->device->ops.embedding_backward(
       model->device, model->n, config->hidden_size, acts->tokens, acts->positions, acts->gradient,
       model_gradient(model, model->places.tokens), model_gradient(model, model->places.positions));
@@ -206,27 +223,23 @@ static Status run_backward(Model *model, const ModelListener *listener, Error *e
   return group_done(listener, 0, error);
 }
 
-/* The sum over 10^6 tokens would lose digits in float: it is made in double. */
-static Status add_loss(const Model *model, const int32_t *targets, LossSum *loss, Error *error) {
-  void *memory = NULL;
-  TRY(memory_alloc((size_t)model->n, sizeof(float), "losses", &memory, error));
-  const float *nll = memory;
-  device_read(model->device, memory, model->acts.nll, (size_t)model->n * sizeof(float));
-  for (int64_t i = 0; i < model->n; i++) {
-    loss->nll += (double)nll[i];
-    loss->targets += targets[i] != IGNORED_TARGET;
-  }
-  free(memory);
-  return STATUS_OK;
-}
-
 Status model_forward_backward(Model *model, const ModelBatch *batch, const ModelListener *listener,
-                              LossSum *loss, Error *error) {
+                              Error *error) {
   TRY(load_batch(model, batch, true, error));
   TRY(run_layers(model, listener, error));
   loss_run(model, true);
-  TRY(add_loss(model, batch->targets, loss, error));
+  /* The sum over 10^6 tokens would lose digits in float: it is made in double. */
+  model->device->ops.sum(model->device, model->n, model->acts.nll, model->nll_sum);
+  for (int64_t i = 0; i < model->n; i++) model->targets += batch->targets[i] != IGNORED_TARGET;
   return run_backward(model, listener, error);
+}
+
+Status model_take_loss(Model *model, LossSum *loss, Error *error) {
+  *loss = (LossSum){.targets = model->targets};
+  device_read(model->device, &loss->nll, model->nll_sum, sizeof loss->nll);
+  device_zero(model->device, model->nll_sum, sizeof loss->nll);
+  model->targets = 0;
+  return device_check(model->device, error);
 }
 
 Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error) {

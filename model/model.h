@@ -20,7 +20,9 @@ typedef struct Model Model;
 typedef struct ModelOptions {
   ModelConfig config;
   int64_t loss_chunk; /* tokens whose logits exist at one time */
-  float *weights;     /* those of another model of the same kind, which outlives this one; NULL: own */
+  int64_t mlp_chunk;  /* tokens whose MLP exists at one time, and is computed again in backward; 0: all, kept
+                         unless recompute says otherwise */
+  elem *weights;      /* those of another model of the same kind, which outlives this one; NULL: own */
   bool training;      /* room for gradients; evaluation alone needs less */
   bool recompute; /* keep per layer only its input, the attention output and lse; compute the rest again */
   double dropout; /* p in [0, 1) of model/dropout.h, in model_forward_backward alone */
@@ -55,10 +57,9 @@ void model_destroy(Model *model);
 /* The table of parameters; the model's. */
 const TensorTable *model_table(const Model *model);
 
-/* Float weights and gradients (table->total), device memory, the model's. Gradients are NULL without
- * training.
- */
-float *model_weights(Model *model);
+/* Weights and float gradients (table->total), device memory, the model's. Gradients are NULL without
+ * training. */
+elem *model_weights(Model *model);
 float *model_gradients(Model *model);
 
 /* What one rank knows of the loss: sums, to be added over all ranks and then divided once. */
@@ -68,10 +69,14 @@ typedef struct LossSum {
 } LossSum;
 
 /* Forward and backward. Adds to the gradients those of the sum of nll, as far as they come from this rank's
- * rows; the sum over all ranks and the division by the number of valid targets are the caller's. Adds to
- * *loss. listener may be NULL. Collective over the ring. */
+ * rows, and to the model's loss; the sum over all ranks and the division by the number of valid targets are
+ * the caller's. listener may be NULL. Does not wait for a device that works on its own. Collective over the
+ * ring. */
 Status model_forward_backward(Model *model, const ModelBatch *batch, const ModelListener *listener,
-                              LossSum *loss, Error *error);
+                              Error *error);
+
+/* *loss: of all forward and backward passes since the last call, or the beginning. Waits for the device. */
+Status model_take_loss(Model *model, LossSum *loss, Error *error);
 
 /* Forward alone: nll (N), host memory, 0 for ignored targets. Collective over the ring. */
 Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error);

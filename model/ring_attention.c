@@ -29,6 +29,8 @@ struct RingAttention {
   size_t kv_run, dkv_run, state_run;
   size_t kv_message, dkv_message;
 
+  int64_t *host_keys;  /* (local length) host memory: first keys of a sequence on their way to the device */
+  int64_t host_room;   /* elements there is room for */
   Buffer first_key;    /* (sequences, local length) int64_t */
   Buffer states;       /* (sequences, runs) states of query runs */
   Buffer kv[2];        /* (sequences, runs) packed keys and values: at hand and arriving */
@@ -70,6 +72,7 @@ void ring_attention_destroy(RingAttention *attention) {
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
     device_free(attention->device, buffers[i]->memory);
   }
+  free(attention->host_keys);
   free(attention->hops);
   free(attention);
 }
@@ -112,6 +115,32 @@ static void plan_hops(RingAttention *attention) {
   }
 }
 
+static Status reserve_host_keys(RingAttention *attention, int64_t length, Error *error) {
+  void *memory = NULL;
+  if (length <= attention->host_room) return STATUS_OK;
+  TRY(memory_alloc((size_t)length, sizeof(int64_t), "attention masks", &memory, error));
+  free(attention->host_keys);
+  attention->host_keys = memory;
+  attention->host_room = length;
+  return STATUS_OK;
+}
+
+/* First keys of the rows of all sequences, to the device. */
+static void write_first_keys(RingAttention *attention) {
+  const Layout *layout = &attention->layout;
+  const size_t row_bytes = (size_t)layout->local_length * sizeof(int64_t);
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    int64_t *first_key = attention->host_keys;
+    for (int i = 0; i < layout->run_count; i++) {
+      documents_fill_run(attention->documents, b, layout->runs[i], layout->sequence_length, attention->window,
+                         first_key);
+      first_key += layout->runs[i].length;
+    }
+    device_write(attention->device, (char *)attention->first_key.memory + (size_t)b * row_bytes,
+                 attention->host_keys, row_bytes);
+  }
+}
+
 static Status reserve(RingAttention *attention, bool backward, Error *error) {
   const AttentionOps *ops = &attention->device->ops.attention;
   const AttentionDims *dims = &attention->dims;
@@ -127,6 +156,7 @@ static Status reserve(RingAttention *attention, bool backward, Error *error) {
   attention->kv_message = runs * attention->kv_run;
   attention->dkv_message = runs * attention->dkv_run;
   const size_t keys = (size_t)(attention->sequences * attention->layout.local_length) * sizeof(int64_t);
+  TRY(reserve_host_keys(attention, attention->layout.local_length, error));
   TRY(buffer_reserve(device, &attention->first_key, keys, "attention masks", error));
   TRY(buffer_reserve(device, &attention->states, runs * attention->state_run, "attention state", error));
   TRY(buffer_reserve(device, &attention->kv[0], attention->kv_message, "keys and values", error));
@@ -149,14 +179,7 @@ Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64
   attention->layout = layout_zigzag(sequence_length, attention->ring->rank, attention->ring->size);
   TRY(reserve(attention, backward, error));
   plan_hops(attention);
-  int64_t *first_key = attention->first_key.memory;
-  for (int64_t b = 0; b < sequences; b++) {
-    for (int i = 0; i < attention->layout.run_count; i++) {
-      const Run run = attention->layout.runs[i];
-      documents_fill_run(documents, b, run, sequence_length, window, first_key);
-      first_key += run.length;
-    }
-  }
+  write_first_keys(attention);
   return STATUS_OK;
 }
 

@@ -14,6 +14,7 @@
 #include "train/config.h"
 #include "train/grid.h"
 #include "train/hf_model.h"
+#include "train/host_weights.h"
 #include "train/perplexity.h"
 #include "train/progress.h"
 
@@ -35,7 +36,8 @@ static void show_progress(void *state, int64_t done, int64_t total) {
 static Status evaluate(Rank *rank, void *context, Error *error) {
   const Evaluation *evaluation = context;
   const Config *config = evaluation->config;
-  const ModelOptions options = {.config = config->model, .loss_chunk = config->train.loss_chunk};
+  const ModelOptions options = {
+      .config = config->model, .loss_chunk = config->train.loss_chunk, .mlp_chunk = config->train.mlp_chunk};
   Model *model = NULL;
   Status status = STATUS_OK;
   PerplexityTask task = {.pattern = config->data.val,
@@ -45,9 +47,7 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   TRY_GOTO(hf_model_check(&config->model, evaluation->checkpoint, warning, sizeof warning, error), done);
   if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
   TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
-  TRY_GOTO(checkpoint_load_weights(evaluation->checkpoint, model_table(model), model_weights(model),
-                                   rank->world, error),
-           done);
+  TRY_GOTO(host_weights_load(evaluation->checkpoint, rank->device, model, rank->world, error), done);
   TRY_GOTO(agreement_data(rank->world, config, task.pattern, error), done);
   TRY_GOTO(batches_end_of_document(config, task.pattern, &task.end_of_document, error), done);
   for (int64_t i = 0; i < config->eval.contexts.count; i++) {

@@ -102,6 +102,19 @@ static Status check_threads(int64_t threads, Error *error) {
               CPU_COUNT(&cores), CPU_COUNT(&cores) == 1 ? "" : "s");
 }
 
+static Status take_device(const CommandLine *line, DeviceKind *out, Error *error) {
+  static const char *const names[] = {
+      [DEVICE_KIND_AUTO] = "auto", [DEVICE_KIND_CPU] = "cpu", [DEVICE_KIND_CUDA] = "cuda"};
+  const char *text = command_line_flag(line, "device");
+  for (int kind = DEVICE_KIND_AUTO; text != NULL && kind <= DEVICE_KIND_CUDA; kind++) {
+    if (strcmp(text, names[kind]) != 0) continue;
+    *out = (DeviceKind)kind;
+    return STATUS_OK;
+  }
+  return text == NULL ? STATUS_OK
+                      : fail(error, STATUS_USAGE, "--device is '%s'; it must be auto, cpu or cuda", text);
+}
+
 static Status read_flags(const CommandLine *line, GenerateOptions *options, int64_t *threads, Error *error) {
   int64_t seed = DEFAULT_SEED;
   options->checkpoint = command_line_flag(line, "checkpoint");
@@ -186,6 +199,7 @@ Status command_generate(const CommandLine *line, Error *error) {
   Task task = {.terminal = isatty(STDOUT_FILENO) != 0};
   Config config = {.parallelism = {.ring = 1, .data = 1, .transport = TRANSPORT_LOCAL}};
   Status status = STATUS_OK;
+  TRY(take_device(line, &config.device, error));
   TRY(read_flags(line, &task.options, &config.parallelism.threads, error));
   TRY_GOTO(find_prompt(line, &task, error), done);
   task.options.write = write_text;

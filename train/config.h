@@ -13,9 +13,9 @@
 #define CONFIG_TEXT_BYTES 512 /* a text, its terminating zero included */
 #define CONFIG_LIST_LENGTH 64 /* entries of a list or of a schedule at most */
 
-typedef enum DeviceKind { DEVICE_KIND_AUTO, DEVICE_KIND_CPU } DeviceKind;
+typedef enum DeviceKind { DEVICE_KIND_AUTO, DEVICE_KIND_CPU, DEVICE_KIND_CUDA } DeviceKind;
 typedef enum TransportKind { TRANSPORT_AUTO, TRANSPORT_LOCAL, TRANSPORT_MPI } TransportKind;
-typedef enum Precision { PRECISION_FP32 } Precision;
+typedef enum Precision { PRECISION_FP32, PRECISION_BF16 } Precision;
 typedef enum SchedulerKind {
   SCHEDULER_COSINE,
   SCHEDULER_LINEAR,
@@ -69,6 +69,7 @@ typedef struct TrainConfig {
   Precision precision;
   bool recompute;     /* layers are computed again in backward instead of kept */
   int64_t loss_chunk; /* tokens whose logits exist at once */
+  int64_t mlp_chunk;  /* tokens whose MLP exists at once; 0: all */
   double dropout;     /* p of model/dropout.h; 0: none */
   SequenceSchedule sequence_schedule;
 } TrainConfig;

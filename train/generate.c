@@ -10,6 +10,7 @@
 #include "model/decoder.h"
 #include "model/model.h"
 #include "train/hf_model.h"
+#include "train/host_weights.h"
 #include "train/tokenizer_files.h"
 
 /* One generation under way. */
@@ -83,8 +84,7 @@ static Status make_model(Generation *work, Rank *rank, Error *error) {
   const ModelOptions model = {.config = work->config, .loss_chunk = 1};
   void *memory = NULL;
   TRY(model_create(rank->device, rank->ring, &model, &work->model, error));
-  TRY(checkpoint_load_weights(options->checkpoint, model_table(work->model), model_weights(work->model),
-                              rank->world, error));
+  TRY(host_weights_load(options->checkpoint, rank->device, work->model, rank->world, error));
   TRY(decoder_create(work->model, &decoder, &work->decoder, error));
   TRY(memory_alloc((size_t)work->config.vocab_size, sizeof(float), "logits", &memory, error));
   work->logits = memory;

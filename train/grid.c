@@ -9,7 +9,7 @@
 #include "kernels/base/memory.h"
 #include "kernels/comm/mpi.h"
 #include "train/agreement.h"
-#include "train/threads.h"
+#include "train/rank_device.h"
 
 /* Room for what attention keeps on the stack, whatever the limit of the shell. OpenMP's further threads take
  * that limit (or OMP_STACKSIZE); they need 256 KiB. */
@@ -26,23 +26,15 @@ typedef struct RankThread {
   Error error;
 } RankThread;
 
-static void poll_world(void *context) {
-  comm_poll(context);
-}
-
 /* Life of one rank. `world` stays the caller's. */
 static Status run_rank(const Config *config, Comm *world, RankMain rank_main, void *context, Error *error) {
   const int ring = (int)config->parallelism.ring;
   Rank rank = {.world = world, .data_rank = world->rank / ring, .data_size = (int)config->parallelism.data};
-  int threads = 0;
   Status status = STATUS_OK;
   TRY_GOTO(config_check_world(config, world->size, error), done);
   TRY_GOTO(agreement_config(world, config, error), done);
+  TRY_GOTO(rank_device_create(config, &rank, error), done);
   TRY_GOTO(comm_split(world, rank.data_rank, &rank.ring, error), done);
-  TRY_GOTO(threads_of_rank(config, world, &threads, &rank.crowded, error), done);
-  TRY_GOTO(device_create(threads, &rank.device, error), done);
-  rank.device->poll = poll_world;
-  rank.device->poll_context = world;
   status = rank_main(&rank, context, error);
 done:
   /* Before anything is released: no other rank may still read this rank's buffers. */

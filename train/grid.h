@@ -20,7 +20,8 @@ typedef struct Rank {
   int data_rank;
   int data_size;
   Device *device;
-  bool crowded; /* its compute threads share cores with others of the program */
+  bool crowded;           /* its compute threads share cores with others of the program */
+  char device_note[1024]; /* why `device: auto` is not the fastest kind; empty: it is */
 } Rank;
 
 /* What a rank runs; `context` is shared by all ranks. */

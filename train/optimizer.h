@@ -15,8 +15,10 @@ typedef struct Optimizer {
   const TensorTable *table;
   const Sharding *sharding; /* whose `own` says which elements are this rank's */
   OptimizerConfig config;
-  float *m; /* (sharding->own_elements) first moment of the own parts, one behind the other */
-  float *v; /* likewise the second */
+  float *m;       /* (sharding->own_elements) first moment of the own parts, one behind the other */
+  float *v;       /* likewise the second */
+  float *masters; /* (sharding->own_elements) the weights of the own parts as floats; NULL: they are floats */
+  double *sum;    /* (1) device memory of optimizer_sum_of_squares */
 } Optimizer;
 
 /* One update of the whole model. */
@@ -27,7 +29,8 @@ typedef struct OptimizerStep {
   double grad_norm;      /* of all gradients times gradient_scale */
 } OptimizerStep;
 
-/* Takes the memory for the moments, zero. device, table and sharding stay the caller's. */
+/* Takes the memory for the moments, which are zero, and for the masters. device, table and sharding stay the
+ * caller's. */
 Status optimizer_create(Device *device, const TensorTable *table, const Sharding *sharding,
                         const OptimizerConfig *config, Optimizer *optimizer, Error *error);
 
@@ -38,10 +41,16 @@ void optimizer_destroy(Optimizer *optimizer);
  * once. */
 double optimizer_sum_of_squares(const Optimizer *optimizer, const float *gradients);
 
+/* Where the model's weights are rounded: takes the masters from weights (table->total), host memory; and
+ * collects those of all ranks in it, on rank 0 of the world, where it is NULL on others. Collective. Without
+ * masters nothing is done. STATUS_SYSTEM without memory; as comm. */
+void optimizer_set_masters(const Optimizer *optimizer, const float *weights);
+Status optimizer_collect_masters(const Optimizer *optimizer, float *weights, Error *error);
+
 /* Updates this rank's part of one group in weights (table->total) by gradients (table->total): scaled, and
  * scaled down further to config.clip_grad when the norm is above it; with weight decay where the table says
  * so. */
 void optimizer_update_group(const Optimizer *optimizer, const OptimizerStep *step, int64_t group,
-                            const float *gradients, float *weights);
+                            const float *gradients, elem *weights);
 
 #endif

@@ -16,7 +16,8 @@
 #define MOST_EXACT 9007199254740992.0 /* 2^53: whole numbers that every reader of JSON keeps */
 #define MOST_REAL 1e30
 
-static const char *const device_names[] = {[DEVICE_KIND_AUTO] = "auto", [DEVICE_KIND_CPU] = "cpu", NULL};
+static const char *const device_names[] = {
+    [DEVICE_KIND_AUTO] = "auto", [DEVICE_KIND_CPU] = "cpu", [DEVICE_KIND_CUDA] = "cuda", NULL};
 static const char *const position_names[] = {[POSITION_ROPE] = "rope", [POSITION_LEARNED] = "learned", NULL};
 static const char *const norm_names[] = {[NORM_RMSNORM] = "rmsnorm", [NORM_LAYERNORM] = "layernorm", NULL};
 static const char *const activation_names[] = {
@@ -27,21 +28,19 @@ static const char *const transport_names[] = {[TRANSPORT_AUTO] = "auto",
                                               [TRANSPORT_MPI] = "mpi",
 #endif
                                               NULL};
-static const char *const precision_names[] = {[PRECISION_FP32] = "fp32", NULL};
+static const char *const precision_names[] = {[PRECISION_FP32] = "fp32", [PRECISION_BF16] = "bf16", NULL};
 static const char *const scheduler_names[] = {[SCHEDULER_COSINE] = "cosine",
                                               [SCHEDULER_LINEAR] = "linear",
                                               [SCHEDULER_CONSTANT] = "constant",
                                               [SCHEDULER_WSD] = "wsd",
                                               NULL};
 
-static const AbsentChoice absent_devices[] = {{"cuda", "this build has no CUDA device"}, {0}};
 static const AbsentChoice absent_transports[] = {
 #if !RINGGPT_MPI
     {"mpi", "this build has no MPI transport"},
 #endif
     {"nccl", "this build has no NCCL transport"},
     {0}};
-static const AbsentChoice absent_precisions[] = {{"bf16", "this build trains in fp32"}, {0}};
 
 /* An entry: named after its place in Config, which gives section, key and offset. */
 #define PLACE(section_, key_) .section = #section_, .key = #key_, .offset = offsetof(Config, section_.key_)
@@ -65,8 +64,7 @@ static const Option table[] = {
      .help = "Seed of the initial weights, of the order of the data and of dropout."},
 
     {.section = "", .key = "device", .offset = offsetof(Config, device), CHOICE("auto", device_names),
-     .absent = absent_devices,
-     .help = "What computes; auto: the fastest device there is."},
+     .help = "What computes; auto: CUDA where every rank finds such a device, else the CPU."},
 
     {PLACE(model, vocab_size), INTEGER("257", 1, MOST_IDS),
      .help = "Token ids are below it; 257 is for bytes and an end of document."},
@@ -135,12 +133,14 @@ static const Option table[] = {
      .help = "Sequences of a step, over all rings and accumulated micro-batches."},
     {PLACE(train, steps), INTEGER("1000", 1, MOST_TOKENS),
      .help = "Steps of the whole run."},
-    {PLACE(train, precision), CHOICE("fp32", precision_names), .absent = absent_precisions,
-     .help = "Numbers of weights and activations."},
+    {PLACE(train, precision), CHOICE("fp32", precision_names),
+     .help = "Numbers of weights and activations; gradients, masters and optimizer stay fp32. bf16: CUDA only."},
     {PLACE(train, recompute), BOOLEAN("false"),
      .help = "Compute layers again in backward instead of keeping them: less memory, more time."},
     {PLACE(train, loss_chunk), INTEGER("1024", 1, MOST_TOKENS),
      .help = "Tokens whose logits exist at once."},
+    {PLACE(train, mlp_chunk), INTEGER("0", 0, MOST_TOKENS),
+     .help = "Tokens whose MLP exists at once and is computed again in backward: less memory; 0: all."},
     {PLACE(train, dropout), REAL("0", 0, 1), .below = true,
      .help = "Probability with which an element of the embeddings and of what attention and MLP add to the "
              "residual stream is set to zero in training, never in evaluation. It belongs to the run, not to "

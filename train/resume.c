@@ -6,6 +6,7 @@
 #include "checkpoints/checkpoint.h"
 #include "model/params.h"
 #include "train/hf_model.h"
+#include "train/host_weights.h"
 #include "train/trainer.h"
 
 /* Warnings of the checkpoints go to the log. */
@@ -20,7 +21,35 @@ static void checkpoint_directory(const Config *config, char *path, size_t bytes)
 
 /* ---------------------------------------------------------------- saving */
 
-static Status save(Trainer *trainer, const char *model_config, const char *run_config, Error *error) {
+/* Weights and moments of a rank as host memory. */
+typedef struct HostState {
+  HostWeights weights;
+  DeviceMapping m, v;
+} HostState;
+
+static Status close_state(HostState *state, bool changed, Error *error) {
+  device_unmap(&state->v, changed);
+  device_unmap(&state->m, changed);
+  return host_weights_close(&state->weights, changed, error);
+}
+
+/* Without `weights` only the moments. */
+static Status open_state(const Trainer *trainer, bool weights, HostState *state, Error *error) {
+  Device *device = trainer->rank->device;
+  const size_t own = (size_t)trainer->sharding.own_elements * sizeof(float);
+  Status status = STATUS_OK;
+  *state = (HostState){0};
+  if (weights) TRY_GOTO(host_weights_open(device, trainer->model, &state->weights, error), failed);
+  TRY_GOTO(device_map(device, trainer->optimizer.m, own, "optimizer state", &state->m, error), failed);
+  TRY_GOTO(device_map(device, trainer->optimizer.v, own, "optimizer state", &state->v, error), failed);
+  return STATUS_OK;
+failed:
+  (void)close_state(state, false, error);
+  return status;
+}
+
+static Status save(Trainer *trainer, const HostState *host, const char *model_config, const char *run_config,
+                   Error *error) {
   const Config *config = trainer->config;
   const Progress *progress = &trainer->progress;
   const TensorTable *table = model_table(trainer->model);
@@ -34,13 +63,13 @@ static Status save(Trainer *trainer, const char *model_config, const char *run_c
                                  .threads = trainer->rank->device->threads};
   (void)snprintf(manifest.transport, sizeof manifest.transport, "%s", world->table->name);
   const CheckpointState state = {.table = table,
-                                 .weights = model_weights(trainer->model),
+                                 .weights = host->weights.floats,
                                  .ranges = trainer->sharding.own,
                                  .range_count = trainer->sharding.groups,
                                  .extra = trainer->tokenizer.files,
                                  .extra_count = trainer->tokenizer.count,
-                                 .m = trainer->optimizer.m,
-                                 .v = trainer->optimizer.v,
+                                 .m = host->m.host,
+                                 .v = host->v.host,
                                  .model_config = model_config,
                                  .run_config = run_config};
   char directory[CONFIG_TEXT_BYTES + 32];
@@ -53,11 +82,15 @@ Status trainer_save(Trainer *trainer, Error *error) {
   Status status = STATUS_OK;
   char *model_config = NULL;
   char *run_config = NULL;
+  HostState host = {0};
   TRY_GOTO(hf_model_text(&trainer->config->model, trainer->end_of_document, &model_config, error), done);
   TRY_GOTO(config_dump(trainer->config, &run_config, error), done);
-  TRY_GOTO(save(trainer, model_config, run_config, error), done);
+  TRY_GOTO(open_state(trainer, trainer->rank->world->rank == 0, &host, error), done);
+  TRY_GOTO(optimizer_collect_masters(&trainer->optimizer, host.weights.floats, error), done);
+  TRY_GOTO(save(trainer, &host, model_config, run_config, error), done);
   run_log_message(trainer->log, "saved checkpoint step_%08lld", (long long)trainer->progress.step);
 done:
+  (void)close_state(&host, false, error);
   free(run_config);
   free(model_config);
   return status;
@@ -99,18 +132,35 @@ static Status choose(Trainer *trainer, Checkpoint *found, Error *error) {
   return checkpoint_find(directory, &log, world, found, error);
 }
 
-static Status load(Trainer *trainer, const Checkpoint *checkpoint, Error *error) {
-  const TensorTable *table = model_table(trainer->model);
-  const CheckpointTarget target = {.table = table,
-                                   .weights = model_weights(trainer->model),
+static Status load_state(Trainer *trainer, const Checkpoint *checkpoint, Error *error) {
+  HostState host;
+  TRY(open_state(trainer, true, &host, error));
+  const CheckpointTarget target = {.table = model_table(trainer->model),
+                                   .weights = host.weights.floats,
                                    .ranges = trainer->sharding.own,
                                    .range_count = trainer->sharding.groups,
-                                   .m = trainer->optimizer.m,
-                                   .v = trainer->optimizer.v};
+                                   .m = host.m.host,
+                                   .v = host.v.host};
+  const Status loaded = checkpoint_load(checkpoint, &target, trainer->rank->world, error);
+  if (loaded == STATUS_OK) optimizer_set_masters(&trainer->optimizer, host.weights.floats);
+  const Status closed = close_state(&host, loaded == STATUS_OK, error);
+  return loaded != STATUS_OK ? loaded : closed;
+}
+
+/* New weights for a run that starts. */
+static Status draw_weights(Trainer *trainer, Error *error) {
+  HostWeights weights;
+  TRY(host_weights_open(trainer->rank->device, trainer->model, &weights, error));
+  params_init(model_table(trainer->model), (uint64_t)trainer->config->run.seed, weights.floats);
+  optimizer_set_masters(&trainer->optimizer, weights.floats);
+  return host_weights_close(&weights, true, error);
+}
+
+static Status load(Trainer *trainer, const Checkpoint *checkpoint, Error *error) {
   char warning[1024];
   TRY(hf_model_check(&trainer->config->model, checkpoint->path, warning, sizeof warning, error));
   if (warning[0] != '\0') warn(trainer, warning);
-  TRY(checkpoint_load(checkpoint, &target, trainer->rank->world, error));
+  TRY(load_state(trainer, checkpoint, error));
   trainer->progress = (Progress){.step = checkpoint->manifest.step,
                                  .tokens = checkpoint->manifest.tokens,
                                  .skipped = checkpoint->manifest.skipped_steps,
@@ -145,8 +195,7 @@ Status trainer_restore(Trainer *trainer, Error *error) {
   if (checkpoint.path[0] != '\0') {
     TRY(load(trainer, &checkpoint, error));
   } else {
-    params_init(model_table(trainer->model), (uint64_t)trainer->config->run.seed,
-                model_weights(trainer->model));
+    TRY(draw_weights(trainer, error));
   }
   TRY(run_log_begin(trainer->log, trainer->config, trainer->progress.step, error));
   if (trainer->log != NULL && checkpoint.path[0] != '\0') report(trainer, &checkpoint);

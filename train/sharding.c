@@ -21,12 +21,12 @@ static void cut(Sharding *sharding, const TensorTable *table) {
   }
 }
 
-Status sharding_create(Comm *world, const TensorTable *table, float *weights, float *gradients,
+Status sharding_create(Comm *world, const TensorTable *table, void *weights, size_t width, float *gradients,
                        Sharding *sharding, Error *error) {
   const size_t groups = (size_t)table->entries[table->size - 1].group + 1;
   void *memory = NULL;
-  *sharding =
-      (Sharding){.world = world, .weights = weights, .gradients = gradients, .groups = (int64_t)groups};
+  *sharding = (Sharding){
+      .world = world, .weights = weights, .width = width, .gradients = gradients, .groups = (int64_t)groups};
   TRY(memory_alloc(groups + 1, sizeof(int64_t), "sharding", &memory, error));
   sharding->begins = memory;
   TRY(memory_alloc(groups, sizeof(CheckpointRange), "sharding", &memory, error));
@@ -66,9 +66,9 @@ Status sharding_finish_gradients(Sharding *sharding, Error *error) {
 
 Status sharding_start_weights(Sharding *sharding, int64_t group, Error *error) {
   const int64_t begin = sharding->begins[group];
-  return comm_gather_parts_start(sharding->world, COMM_WEIGHTS, sharding->weights + begin,
-                                 sharding->begins[group + 1] - begin, sizeof(float), &sharding->weight[group],
-                                 error);
+  return comm_gather_parts_start(
+      sharding->world, COMM_WEIGHTS, sharding->weights + (size_t)begin * sharding->width,
+      sharding->begins[group + 1] - begin, sharding->width, &sharding->weight[group], error);
 }
 
 static Status wait_for_weights(void *context, int group, Error *error) {

@@ -21,7 +21,8 @@
 
 typedef struct Sharding {
   Comm *world;
-  float *weights;        /* (table->total) */
+  char *weights; /* (table->total) of `width` bytes */
+  size_t width;
   float *gradients;      /* (table->total) */
   int64_t groups;        /* groups of the table */
   int64_t *begins;       /* (groups + 1) first element of each group; the last entry is the end */
@@ -31,8 +32,9 @@ typedef struct Sharding {
   CommRequest *weight;   /* (groups) weights of a group that are under way */
 } Sharding;
 
-/* Cuts the table over `world`. world, weights and gradients stay the caller's. STATUS_SYSTEM. */
-Status sharding_create(Comm *world, const TensorTable *table, float *weights, float *gradients,
+/* Cuts the table over `world`. world, weights (elements of `width` bytes) and gradients stay the caller's.
+ * STATUS_SYSTEM. */
+Status sharding_create(Comm *world, const TensorTable *table, void *weights, size_t width, float *gradients,
                        Sharding *sharding, Error *error);
 
 /* Releases it; the struct may be zero. Nothing may be under way, unless the group was aborted. */

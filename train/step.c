@@ -45,14 +45,14 @@ Status trainer_enter_stage(Trainer *trainer, Error *error) {
   return open_loader(trainer, &stage, error);
 }
 
-static Status run_micro_batch(Trainer *trainer, bool last, LossSum *loss, Error *error) {
+static Status run_micro_batch(Trainer *trainer, bool last, Error *error) {
   const ModelListener listener = sharding_listener(&trainer->sharding, last);
   const Batch *batch = NULL;
   TRY(loader_next(trainer->loader, &batch, error));
   ModelBatch model_batch;
   Documents documents = {0};
   TRY(batches_to_model(trainer->config, trainer->rank->ring, batch, &documents, &model_batch, error));
-  const Status status = model_forward_backward(trainer->model, &model_batch, &listener, loss, error);
+  const Status status = model_forward_backward(trainer->model, &model_batch, &listener, error);
   documents_free(&documents);
   return status;
 }
@@ -66,10 +66,12 @@ static Status accumulate(Trainer *trainer, StepSums *sums, Error *error) {
   LossSum loss = {0};
   device_zero(trainer->rank->device, model_gradients(trainer->model), bytes);
   for (int64_t i = 0; i < micro_batches; i++) {
-    TRY(run_micro_batch(trainer, i + 1 == micro_batches, &loss, error));
+    TRY(run_micro_batch(trainer, i + 1 == micro_batches, error));
   }
   TRY(sharding_finish_gradients(&trainer->sharding, error));
+  /* The one place in a step where a device that works on its own is waited for. */
   const double squares = optimizer_sum_of_squares(&trainer->optimizer, model_gradients(trainer->model));
+  TRY(model_take_loss(trainer->model, &loss, error));
   double values[4] = {loss.nll, (double)loss.targets, squares, stop_requested(trainer->stop) ? 1.0 : 0.0};
   TRY(comm_all_reduce(trainer->rank->world, COMM_F64, COMM_SUM, values, 4, error));
   *sums = (StepSums){.nll = values[0], .targets = values[1], .squares = values[2], .stops = values[3]};

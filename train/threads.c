@@ -128,6 +128,18 @@ static Status choose_threads(const Config *config, const ThreadsPlace *places, i
   return STATUS_OK;
 }
 
+Status threads_local_rank(Comm *world, int *local, Error *error) {
+  void *memory = NULL;
+  const uint64_t own = host_identity();
+  TRY(memory_alloc((size_t)world->size, sizeof own, "places of ranks", &memory, error));
+  const uint64_t *hosts = memory;
+  const Status status = comm_all_gather(world, &own, memory, sizeof own, error);
+  *local = 0;
+  for (int rank = 0; status == STATUS_OK && rank < world->rank; rank++) *local += hosts[rank] == own;
+  free(memory);
+  return status;
+}
+
 Status threads_of_rank(const Config *config, Comm *world, int *threads, bool *shared, Error *error) {
   Status status = STATUS_OK;
   const size_t size = (size_t)world->size;

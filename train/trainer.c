@@ -12,14 +12,15 @@ static Status create_models(Trainer *trainer, Error *error) {
   const Rank *rank = trainer->rank;
   ModelOptions options = {.config = config->model,
                           .loss_chunk = config->train.loss_chunk,
+                          .mlp_chunk = config->train.mlp_chunk,
                           .training = true,
                           .recompute = config->train.recompute,
                           .dropout = config->train.dropout,
                           .seed = (uint64_t)config->run.seed};
   TRY(model_create(rank->device, rank->ring, &options, &trainer->model, error));
   const TensorTable *table = model_table(trainer->model);
-  TRY(sharding_create(rank->world, table, model_weights(trainer->model), model_gradients(trainer->model),
-                      &trainer->sharding, error));
+  TRY(sharding_create(rank->world, table, model_weights(trainer->model), rank->device->ops.elem_size,
+                      model_gradients(trainer->model), &trainer->sharding, error));
   TRY(optimizer_create(rank->device, table, &trainer->sharding, &config->optimizer, &trainer->optimizer,
                        error));
   if (config->eval.every == 0) return STATUS_OK;
@@ -162,7 +163,10 @@ static Status train(Trainer *trainer, Error *error) {
 static void report(const Trainer *trainer) {
   const Rank *rank = trainer->rank;
   const double all = (double)model_table(trainer->model)->total * sizeof(float) / 1048576.0;
+  const double weights = all / sizeof(float) * (double)rank->device->ops.elem_size;
+  const double state = trainer->optimizer.masters == NULL ? 2.0 : 3.0; /* arrays: moments, masters */
   const double own = (double)trainer->sharding.own_elements * sizeof(float) / 1048576.0;
+  if (rank->device_note[0] != '\0') run_log_message(trainer->log, "%s", rank->device_note);
   run_log_message(trainer->log, "ring %d x data %d over %s, %s%s; %lld parameters", rank->ring->size,
                   rank->data_size, rank->world->table->name, rank->device->summary,
                   rank->crowded ? " on cores shared with other ranks" : "",
@@ -170,7 +174,7 @@ static void report(const Trainer *trainer) {
   run_log_message(trainer->log,
                   "memory of a rank: weights %.1f MiB, gradients %.1f MiB, optimizer %.1f MiB (its share of "
                   "%.1f MiB), and activations",
-                  all, all, 2.0 * own, 2.0 * all);
+                  weights, all, state * own, state * all);
 }
 
 /* Says what this rank has handed to others. */

@@ -2,6 +2,10 @@
 #ifndef RINGGPT_BASE_STATUS_H
 #define RINGGPT_BASE_STATUS_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The codes are those of sysexits.h, so that main returns a Status as it is. */
 typedef enum Status {
   STATUS_OK = 0,
@@ -28,6 +32,10 @@ Status fail(Error *error, Status status, const char *format, ...) __attribute__(
 /* As fail, with ": " and the text of the errno value `code` at the end. */
 Status fail_errno(Error *error, Status status, int code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+
+#ifdef __cplusplus
+}
+#endif
 
 #ifdef __clang_analyzer__
 /* Static analysis sees one file at a time: it is told here that a failure never returns STATUS_OK. */

@@ -2,6 +2,29 @@
 #include "kernels/comm/comm.h"
 
 #include "kernels/comm/combine.h"
+#include "kernels/comm/mover.h"
+
+Status comm_use_device(Comm *comm, Device *device, Error *error) {
+  if (device->table->queues == NULL) return STATUS_OK;
+  if (comm->size > 1 && !comm->table->moves_device_memory) {
+    return fail(error, STATUS_CONFIG, "the transport %s cannot move memory of a %s device", comm->table->name,
+                device->table->kind);
+  }
+  comm->device = device;
+  return STATUS_OK;
+}
+
+void comm_attach_mover(Comm *comm, Device *device, CommMover *mover) {
+  comm->device = device;
+  comm->mover = mover;
+}
+
+/* The kind of a request that is the mover's. */
+#define MOVED (-1)
+
+static bool is_moved(const Comm *comm, CommLabel label) {
+  return comm->mover != NULL && label != COMM_CONTROL;
+}
 
 static void count(Comm *comm, CommLabel label, int64_t bytes) {
   comm->counters[label].messages += 1;
@@ -13,7 +36,12 @@ Status comm_shift_start(Comm *comm, CommLabel label, int distance, const void *s
   if (distance <= 0 || distance >= comm->size) {
     return fail(error, STATUS_INTERNAL, "ring shift by %d in a group of %d ranks", distance, comm->size);
   }
-  TRY(comm->table->shift_start(comm, label, distance, send, receive, bytes, request, error));
+  if (is_moved(comm, label)) {
+    TRY(comm->mover->table->shift_start(comm->mover, label, distance, send, receive, bytes, request, error));
+    request->kind = MOVED;
+  } else {
+    TRY(comm->table->shift_start(comm, label, distance, send, receive, bytes, request, error));
+  }
   count(comm, label, (int64_t)bytes);
   return STATUS_OK;
 }
@@ -41,6 +69,7 @@ static int64_t own_elements(const Comm *comm, int64_t elements) {
 
 Status comm_all_reduce_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
                              void *buffer, int64_t elements, CommRequest *request, Error *error) {
+  if (is_moved(comm, label)) return fail(error, STATUS_INTERNAL, "all-reduce of device memory");
   TRY(comm->table->all_reduce_start(comm, label, type, reduction, buffer, elements, request, error));
   const int64_t sent = others_elements(comm, elements) + own_elements(comm, elements);
   count(comm, label, sent * (int64_t)comm_width(type));
@@ -56,14 +85,27 @@ Status comm_all_reduce(Comm *comm, CommType type, CommReduction reduction, void 
 
 Status comm_reduce_scatter_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
                                  void *buffer, int64_t elements, CommRequest *request, Error *error) {
-  TRY(comm->table->reduce_scatter_start(comm, label, type, reduction, buffer, elements, request, error));
+  if (is_moved(comm, label)) {
+    if (type != COMM_F32 || reduction != COMM_SUM) {
+      return fail(error, STATUS_INTERNAL, "devices add floats, nothing else");
+    }
+    TRY(comm->mover->table->reduce_scatter_start(comm->mover, label, buffer, elements, request, error));
+    request->kind = MOVED;
+  } else {
+    TRY(comm->table->reduce_scatter_start(comm, label, type, reduction, buffer, elements, request, error));
+  }
   count(comm, label, others_elements(comm, elements) * (int64_t)comm_width(type));
   return STATUS_OK;
 }
 
 Status comm_gather_parts_start(Comm *comm, CommLabel label, void *buffer, int64_t elements, size_t width,
                                CommRequest *request, Error *error) {
-  TRY(comm->table->gather_parts_start(comm, label, buffer, elements, width, request, error));
+  if (is_moved(comm, label)) {
+    TRY(comm->mover->table->gather_parts_start(comm->mover, label, buffer, elements, width, request, error));
+    request->kind = MOVED;
+  } else {
+    TRY(comm->table->gather_parts_start(comm, label, buffer, elements, width, request, error));
+  }
   count(comm, label, own_elements(comm, elements) * (int64_t)width);
   return STATUS_OK;
 }
@@ -89,7 +131,9 @@ Status comm_barrier(Comm *comm, Error *error) {
 }
 
 Status comm_wait(Comm *comm, CommRequest *request, Error *error) {
-  return request->kind == 0 ? STATUS_OK : comm->table->wait(comm, request, error);
+  if (request->kind == 0) return STATUS_OK;
+  if (request->kind == MOVED) return comm->mover->table->wait(comm->mover, request, error);
+  return comm->table->wait(comm, request, error);
 }
 
 Status comm_split(Comm *comm, int color, Comm **out, Error *error) {
@@ -97,13 +141,24 @@ Status comm_split(Comm *comm, int color, Comm **out, Error *error) {
 }
 
 void comm_poll(Comm *comm) {
+  Error kept = {0};
   if (comm->table->poll != NULL) comm->table->poll(comm);
+  if (comm->mover == NULL) return;
+  /* A device that waits for a rank that is gone would wait for ever. What the mover finds, it keeps. */
+  if (comm->table->ended(comm)) {
+    comm->mover->table->abort(comm->mover);
+  } else {
+    (void)comm->mover->table->check(comm->mover, &kept);
+  }
 }
 
 void comm_abort(Comm *comm, const Error *cause) {
+  if (comm->mover != NULL) comm->mover->table->abort(comm->mover);
   comm->table->abort(comm, cause);
 }
 
 void comm_destroy(Comm *comm) {
-  if (comm != NULL) comm->table->destroy(comm);
+  if (comm == NULL) return;
+  if (comm->mover != NULL) comm->mover->table->destroy(comm->mover);
+  comm->table->destroy(comm);
 }

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "kernels/base/status.h"
+#include "kernels/device.h"
 
 typedef enum CommType { COMM_F32, COMM_F64, COMM_I64 } CommType;
 typedef enum CommReduction { COMM_SUM, COMM_MAX } CommReduction;
@@ -49,10 +50,12 @@ typedef struct CommRequest {
 } CommRequest;
 
 typedef struct Comm Comm;
+typedef struct CommMover CommMover;
 
 /* What a transport provides; the public calls below say what each does. */
 typedef struct CommTable {
   const char *name; /* "local", ... */
+  bool moves_device_memory;
   Status (*shift_start)(Comm *comm, CommLabel label, int distance, const void *send, void *receive,
                         size_t bytes, CommRequest *request, Error *error);
   Status (*all_reduce_start)(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
@@ -68,6 +71,7 @@ typedef struct CommTable {
   Status (*barrier_start)(Comm *comm, CommRequest *request, Error *error);
   Status (*wait)(Comm *comm, CommRequest *request, Error *error); /* adds to comm->waits */
   void (*poll)(Comm *comm);                                       /* NULL: moves data by itself */
+  bool (*ended)(Comm *comm); /* whether some rank has aborted, as far as this one has heard */
   Status (*split)(Comm *comm, int color, Comm **out, Error *error);
   void (*abort)(Comm *comm, const Error *cause);
   void (*destroy)(Comm *comm);
@@ -79,9 +83,19 @@ struct Comm {
   int rank;
   int size;
   CommCounter counters[COMM_LABELS];
-  CommWaits waits; /* of this group */
-  void *state;     /* the transport's */
+  CommWaits waits;  /* of this group */
+  Device *device;   /* whose memory is moved; NULL: the host's */
+  CommMover *mover; /* what moves it (kernels/comm/mover.h); NULL: the transport */
+  void *state;      /* the transport's */
 };
+
+/* From now on the buffers of this rank's operations, but for those of COMM_CONTROL, which the calls without a
+ * label are too, are memory of `device`, in this group and in those split from it later: they are moved when
+ * what the rank has put into QUEUE_COMPUTE before the operation is done, and what it puts there after
+ * comm_wait comes behind; the host waits for the other ranks' calls alone. Reductions are sums of floats. A
+ * device whose memory is the host's changes nothing. All ranks of the group do the same. STATUS_CONFIG where
+ * the transport cannot move such memory. */
+Status comm_use_device(Comm *comm, Device *device, Error *error);
 
 /* Makes a group of `size` ranks that are threads of this process: comms[r] is for the thread of rank r, which
  * calls comm_destroy on it. */

@@ -4,85 +4,17 @@
  * leaves its buffers in the operation. A shift is copied by whichever of its two ranks arrives second, any
  * other operation is carried out by the rank that arrives last, so nothing runs in the background and nobody
  * waits before comm_wait. Copies run outside the lock; an abort waits for them, so that afterwards no thread
- * touches the buffers of another. */
-#include <pthread.h>
-#include <stdbool.h>
+ * touches the buffers of another.
+ *
+ * Memory of a device that works on its own (comm_use_device) is moved by that device: a rank marks its
+ * compute queue when it arrives, whoever carries the operation out puts the copies behind these marks into
+ * the queue of the rank that receives, and comm_wait lets the rank's compute queue go on behind them. No
+ * thread waits for a device there. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "kernels/base/clock.h"
 #include "kernels/comm/combine.h"
-#include "kernels/comm/comm.h"
-
-typedef enum LocalKind {
-  LOCAL_NONE,
-  LOCAL_SHIFT,
-  LOCAL_REDUCE, /* all-reduce */
-  LOCAL_REDUCE_SCATTER,
-  LOCAL_GATHER, /* all-gather of rows */
-  LOCAL_GATHER_PARTS,
-  LOCAL_BROADCAST,
-  LOCAL_BARRIER,
-  LOCAL_SPLIT
-} LocalKind;
-
-/* What all groups of one program share. */
-typedef struct LocalHub {
-  pthread_mutex_t mutex;
-  pthread_cond_t changed; /* something finished, or the program aborted */
-  int groups;             /* groups alive */
-  int copies;             /* copies under way outside the lock */
-  Error cause;            /* why the program aborted; status 0 as long as it has not */
-} LocalHub;
-
-/* What every rank must agree on in one operation. */
-typedef struct LocalSignature {
-  LocalKind kind;
-  CommType type;
-  CommReduction reduction;
-  int argument; /* distance of a shift, root of a broadcast */
-  size_t bytes; /* bytes, or elements of what is cut in parts */
-  size_t width; /* bytes of an element of what is cut in parts */
-} LocalSignature;
-
-/* One rank's part in an operation. */
-typedef struct LocalPart {
-  const void *send;
-  void *receive;
-  double posted_at; /* clock_seconds, once posted */
-  bool posted;
-  bool sent;     /* its data has been taken */
-  bool received; /* its result is there */
-} LocalPart;
-
-typedef struct LocalOperation {
-  struct LocalOperation *next;
-  uint64_t id;
-  LocalSignature signature;
-  int arrived;
-  int left; /* ranks whose wait is over: the last one frees the operation */
-  LocalPart parts[];
-} LocalOperation;
-
-typedef struct LocalGroup {
-  LocalHub *hub;
-  LocalOperation *operations; /* under way */
-  int size;
-  int members; /* handles alive */
-} LocalGroup;
-
-/* The state of one rank's handle. */
-typedef struct LocalMember {
-  LocalGroup *group;
-  uint64_t next_id;
-} LocalMember;
-
-/* A rank's place in a group made by a split: sent as a color, received as group and rank. */
-typedef struct LocalPlace {
-  int color;
-  LocalGroup *group;
-  int rank;
-} LocalPlace;
+#include "kernels/comm/local_state.h"
 
 static LocalGroup *group_of(const Comm *comm) {
   return ((const LocalMember *)comm->state)->group;
@@ -90,12 +22,14 @@ static LocalGroup *group_of(const Comm *comm) {
 
 /* ---------------------------------------------------------------- groups and handles */
 
-static LocalGroup *group_create(LocalHub *hub, int size) {
-  LocalGroup *group = calloc(1, sizeof *group);
-  if (group == NULL) return NULL;
-  *group = (LocalGroup){.hub = hub, .size = size, .members = size};
-  hub->groups += 1;
-  return group;
+static void operation_free(const LocalGroup *group, LocalOperation *operation) {
+  for (int rank = 0; rank < group->size; rank++) {
+    const LocalPart *part = &operation->parts[rank];
+    if (part->queues == NULL) continue;
+    part->queues->event_destroy(part->ready);
+    part->queues->event_destroy(part->done);
+  }
+  free(operation);
 }
 
 /* With the lock held: true when the hub has to go as well. */
@@ -106,7 +40,7 @@ static bool group_release(LocalGroup *group) {
   while (group->operations != NULL) {
     LocalOperation *operation = group->operations;
     group->operations = operation->next;
-    free(operation);
+    operation_free(group, operation);
   }
   free(group);
   hub->groups -= 1;
@@ -152,7 +86,7 @@ Status comm_local_create(int size, Comm *comms[], Error *error) {
   if (hub == NULL) return fail(error, STATUS_SYSTEM, "no memory for a group of %d ranks", size);
   pthread_mutex_init(&hub->mutex, NULL);
   pthread_cond_init(&hub->changed, NULL);
-  LocalGroup *group = group_create(hub, size);
+  LocalGroup *group = local_group_create(hub, size);
   int made = 0;
   while (group != NULL && made < size) {
     comms[made] = handle_create(group, made);
@@ -168,151 +102,6 @@ Status comm_local_create(int size, Comm *comms[], Error *error) {
   free(group);
   hub_destroy(hub);
   return fail(error, STATUS_SYSTEM, "no memory for a group of %d ranks", size);
-}
-
-/* ---------------------------------------------------------------- carrying out an operation */
-
-/* Adds bytes [begin, end) of the buffers of all ranks in the order of ranks, a cache-sized piece at a time,
- * and copies the result to the buffers of the ranks from first_rank to last_rank. */
-static void execute_reduce(int size, LocalOperation *operation, size_t begin, size_t end, int first_rank,
-                           int last_rank) {
-  enum { PIECE_BYTES = 16384 };
-  const LocalSignature *signature = &operation->signature;
-  union {
-    float f32[PIECE_BYTES / sizeof(float)];
-    double f64[PIECE_BYTES / sizeof(double)];
-    int64_t i64[PIECE_BYTES / sizeof(int64_t)];
-  } sum;
-  for (size_t at = begin; at < end; at += PIECE_BYTES) {
-    const size_t bytes = end - at < PIECE_BYTES ? end - at : PIECE_BYTES;
-    memcpy(&sum, (const char *)operation->parts[0].receive + at, bytes);
-    for (int rank = 1; rank < size; rank++) {
-      comm_combine(signature->type, signature->reduction, &sum,
-                   (const char *)operation->parts[rank].receive + at, bytes / signature->width);
-    }
-    for (int rank = first_rank; rank <= last_rank; rank++) {
-      memcpy((char *)operation->parts[rank].receive + at, &sum, bytes);
-    }
-  }
-}
-
-/* The bytes of a rank's part. */
-static void part_bytes(const LocalSignature *signature, int rank, int size, size_t *begin, size_t *end) {
-  int64_t first = 0;
-  int64_t last = 0;
-  comm_part((int64_t)signature->bytes, rank, size, &first, &last);
-  *begin = (size_t)first * signature->width;
-  *end = (size_t)last * signature->width;
-}
-
-static void execute_reduce_scatter(int size, LocalOperation *operation) {
-  for (int rank = 0; rank < size; rank++) {
-    size_t begin = 0;
-    size_t end = 0;
-    part_bytes(&operation->signature, rank, size, &begin, &end);
-    execute_reduce(size, operation, begin, end, rank, rank);
-  }
-}
-
-static void execute_gather_parts(int size, LocalOperation *operation) {
-  for (int from = 0; from < size; from++) {
-    size_t begin = 0;
-    size_t end = 0;
-    part_bytes(&operation->signature, from, size, &begin, &end);
-    for (int to = 0; to < size; to++) {
-      if (to == from) continue;
-      memcpy((char *)operation->parts[to].receive + begin,
-             (const char *)operation->parts[from].receive + begin, end - begin);
-    }
-  }
-}
-
-static void execute_gather(int size, LocalOperation *operation) {
-  const size_t bytes = operation->signature.bytes;
-  for (int to = 0; to < size; to++) {
-    for (int from = 0; from < size; from++) {
-      memcpy((char *)operation->parts[to].receive + (size_t)from * bytes, operation->parts[from].send, bytes);
-    }
-  }
-}
-
-static void execute_broadcast(int size, LocalOperation *operation) {
-  const int root = operation->signature.argument;
-  for (int rank = 0; rank < size; rank++) {
-    if (rank == root) continue;
-    memcpy(operation->parts[rank].receive, operation->parts[root].send, operation->signature.bytes);
-  }
-}
-
-/* Makes one group per color; a place whose group stays NULL found no memory. Runs under the lock. */
-static void execute_split(LocalHub *hub, int size, LocalOperation *operation) {
-  for (int rank = 0; rank < size; rank++) {
-    LocalPlace *place = operation->parts[rank].receive;
-    int members = 0;
-    for (int other = 0; other < size; other++) {
-      const LocalPlace *peer = operation->parts[other].receive;
-      if (peer->color != place->color) continue;
-      if (other < rank && peer->group != NULL) place->group = peer->group;
-      if (other < rank) place->rank += 1;
-      members += 1;
-    }
-    if (place->rank == 0) place->group = group_create(hub, members);
-  }
-}
-
-/* Moves the data of an operation for all ranks. */
-static void execute_data(int size, LocalOperation *operation) {
-  const LocalSignature *signature = &operation->signature;
-  switch (signature->kind) {
-  case LOCAL_REDUCE:
-    execute_reduce(size, operation, 0, signature->bytes * signature->width, 0, size - 1);
-    break;
-  case LOCAL_REDUCE_SCATTER:
-    execute_reduce_scatter(size, operation);
-    break;
-  case LOCAL_GATHER:
-    execute_gather(size, operation);
-    break;
-  case LOCAL_GATHER_PARTS:
-    execute_gather_parts(size, operation);
-    break;
-  case LOCAL_BROADCAST:
-    execute_broadcast(size, operation);
-    break;
-  case LOCAL_NONE:
-  case LOCAL_SHIFT:
-  case LOCAL_BARRIER:
-  case LOCAL_SPLIT:
-    break;
-  }
-}
-
-/* Called with the lock held, which it gives up for copies of data. */
-static void execute(LocalHub *hub, int size, LocalOperation *operation) {
-  if (operation->signature.kind == LOCAL_SPLIT) {
-    execute_split(hub, size, operation);
-  } else if (operation->signature.kind != LOCAL_BARRIER) {
-    hub->copies += 1;
-    pthread_mutex_unlock(&hub->mutex);
-    execute_data(size, operation);
-    pthread_mutex_lock(&hub->mutex);
-    hub->copies -= 1;
-  }
-  for (int rank = 0; rank < size; rank++) {
-    operation->parts[rank].sent = true;
-    operation->parts[rank].received = true;
-  }
-}
-
-/* Copies what one rank of a shift sends to the rank that receives it. Lock as in execute. */
-static void execute_shift(LocalHub *hub, LocalOperation *operation, LocalPart *from, LocalPart *to) {
-  hub->copies += 1;
-  pthread_mutex_unlock(&hub->mutex);
-  memcpy(to->receive, from->send, operation->signature.bytes);
-  pthread_mutex_lock(&hub->mutex);
-  hub->copies -= 1;
-  from->sent = true;
-  to->received = true;
 }
 
 /* ---------------------------------------------------------------- joining and waiting */
@@ -361,12 +150,31 @@ static void shift_arrive(LocalGroup *group, LocalOperation *operation, int rank)
   /* Both neighbours are looked at before the lock is given up: whoever posts later sees this rank. */
   const bool take = from->posted;
   const bool give = to->posted;
-  if (take) execute_shift(group->hub, operation, from, own);
-  if (give) execute_shift(group->hub, operation, own, to);
+  if (take) local_execute_shift(group->hub, operation, from, own);
+  if (give) local_execute_shift(group->hub, operation, own, to);
 }
 
-static Status local_post(Comm *comm, LocalSignature signature, const void *send, void *receive,
-                         CommRequest *request, Error *error) {
+/* The device whose memory an operation moves; NULL: the host's. */
+static Device *device_of(const Comm *comm, CommLabel label) {
+  return label == COMM_CONTROL ? NULL : comm->device;
+}
+
+/* Marks where the rank's computation stands. */
+static Status part_mark(LocalPart *part, Device *device, CommLabel label, Error *error) {
+  if (device == NULL) return STATUS_OK;
+  const DeviceQueues *queues = device->table->queues;
+  const bool ring = label == COMM_KEYS_VALUES || label == COMM_KEY_VALUE_GRADIENTS;
+  part->device = device;
+  part->queues = queues;
+  part->queue = ring ? QUEUE_RING : QUEUE_REDUCTION;
+  TRY(queues->event_create(device, &part->ready, error));
+  TRY(queues->event_create(device, &part->done, error));
+  queues->record(device, QUEUE_COMPUTE, part->ready);
+  return STATUS_OK;
+}
+
+static Status local_post(Comm *comm, CommLabel label, LocalSignature signature, const void *send,
+                         void *receive, CommRequest *request, Error *error) {
   LocalMember *member = comm->state;
   LocalGroup *group = member->group;
   LocalHub *hub = group->hub;
@@ -379,6 +187,7 @@ static Status local_post(Comm *comm, LocalSignature signature, const void *send,
   }
   TRY_GOTO(operation_join(group, member->next_id, &signature, &operation, error), done);
   LocalPart *own = &operation->parts[comm->rank];
+  TRY_GOTO(part_mark(own, device_of(comm, label), label, error), done);
   own->send = send;
   own->receive = receive;
   own->posted_at = clock_seconds();
@@ -391,7 +200,7 @@ static Status local_post(Comm *comm, LocalSignature signature, const void *send,
   if (signature.kind == LOCAL_SHIFT) {
     shift_arrive(group, operation, comm->rank);
   } else if (operation->arrived == group->size) {
-    execute(hub, group->size, operation);
+    local_execute(hub, group->size, operation);
   }
   comm->waits.exposed += clock_seconds() - begin;
   pthread_cond_broadcast(&hub->changed);
@@ -400,13 +209,26 @@ done:
   return status;
 }
 
+/* Lets what the rank computes from now on begin when its result is there and its buffers have been read. */
+static void follow(const LocalGroup *group, const LocalOperation *operation, int rank) {
+  const LocalPart *own = &operation->parts[rank];
+  if (own->device == NULL) return;
+  const DeviceQueues *queues = own->device->table->queues;
+  const bool shift = operation->signature.kind == LOCAL_SHIFT;
+  const int to = (rank + operation->signature.argument) % group->size;
+  for (int i = 0; i < group->size; i++) {
+    if (shift && i != rank && i != to) continue;
+    queues->wait(own->device, QUEUE_COMPUTE, operation->parts[i].done);
+  }
+}
+
 static void operation_leave(LocalGroup *group, LocalOperation *operation) {
   operation->left += 1;
   if (operation->left < group->size) return;
   LocalOperation **link = &group->operations;
   while (*link != operation) link = &(*link)->next;
   *link = operation->next;
-  free(operation);
+  operation_free(group, operation);
 }
 
 /* When the last rank that the own part depends on began the operation, which all of them have. */
@@ -448,6 +270,7 @@ static Status local_wait(Comm *comm, CommRequest *request, Error *error) {
   /* What is complete counts, also when a rank has failed since: all ranks then agree on how far they came. */
   if (own->sent && own->received) {
     count_wait(comm, operation, begin);
+    follow(group, operation, comm->rank);
     operation_leave(group, operation);
     *request = (CommRequest){0};
   } else {
@@ -455,6 +278,14 @@ static Status local_wait(Comm *comm, CommRequest *request, Error *error) {
   }
   pthread_mutex_unlock(&hub->mutex);
   return status;
+}
+
+static bool local_ended(Comm *comm) {
+  LocalHub *hub = group_of(comm)->hub;
+  pthread_mutex_lock(&hub->mutex);
+  const bool ended = hub->cause.status != STATUS_OK;
+  pthread_mutex_unlock(&hub->mutex);
+  return ended;
 }
 
 static void local_abort(Comm *comm, const Error *cause) {
@@ -472,64 +303,80 @@ static void local_abort(Comm *comm, const Error *cause) {
 
 static Status local_shift_start(Comm *comm, CommLabel label, int distance, const void *send, void *receive,
                                 size_t bytes, CommRequest *request, Error *error) {
-  (void)label;
   const LocalSignature signature = {.kind = LOCAL_SHIFT, .argument = distance, .bytes = bytes};
-  return local_post(comm, signature, send, receive, request, error);
+  return local_post(comm, label, signature, send, receive, request, error);
 }
 
-static Status post_reduction(Comm *comm, LocalKind kind, CommType type, CommReduction reduction, void *buffer,
-                             int64_t elements, CommRequest *request, Error *error) {
+static Status post_reduction(Comm *comm, CommLabel label, LocalKind kind, CommType type,
+                             CommReduction reduction, void *buffer, int64_t elements, CommRequest *request,
+                             Error *error) {
   const LocalSignature signature = {.kind = kind,
                                     .type = type,
                                     .reduction = reduction,
                                     .bytes = (size_t)elements,
                                     .width = comm_width(type)};
-  return local_post(comm, signature, buffer, buffer, request, error);
+  return local_post(comm, label, signature, buffer, buffer, request, error);
+}
+
+/* The sums that devices are asked for are those of gradients. */
+static Status check_device_sum(const Comm *comm, CommLabel label, CommType type, CommReduction reduction,
+                               Error *error) {
+  if (device_of(comm, label) == NULL) return STATUS_OK;
+  if (type != COMM_F32 || reduction != COMM_SUM) {
+    return fail(error, STATUS_INTERNAL, "devices add floats, nothing else");
+  }
+  if (comm->size > DEVICE_SOURCES) {
+    return fail(error, STATUS_CONFIG, "%d ranks on the devices of one process: at most %d can be", comm->size,
+                DEVICE_SOURCES);
+  }
+  return STATUS_OK;
 }
 
 static Status local_all_reduce_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
                                      void *buffer, int64_t elements, CommRequest *request, Error *error) {
-  (void)label;
-  return post_reduction(comm, LOCAL_REDUCE, type, reduction, buffer, elements, request, error);
+  if (device_of(comm, label) != NULL) return fail(error, STATUS_INTERNAL, "all-reduce of device memory");
+  return post_reduction(comm, label, LOCAL_REDUCE, type, reduction, buffer, elements, request, error);
 }
 
 static Status local_reduce_scatter_start(Comm *comm, CommLabel label, CommType type, CommReduction reduction,
                                          void *buffer, int64_t elements, CommRequest *request, Error *error) {
-  (void)label;
-  return post_reduction(comm, LOCAL_REDUCE_SCATTER, type, reduction, buffer, elements, request, error);
+  TRY(check_device_sum(comm, label, type, reduction, error));
+  return post_reduction(comm, label, LOCAL_REDUCE_SCATTER, type, reduction, buffer, elements, request, error);
 }
 
 static Status local_gather_parts_start(Comm *comm, CommLabel label, void *buffer, int64_t elements,
                                        size_t width, CommRequest *request, Error *error) {
-  (void)label;
   const LocalSignature signature = {.kind = LOCAL_GATHER_PARTS, .bytes = (size_t)elements, .width = width};
-  return local_post(comm, signature, buffer, buffer, request, error);
+  return local_post(comm, label, signature, buffer, buffer, request, error);
 }
 
 static Status local_all_gather_start(Comm *comm, const void *send, void *receive, size_t bytes,
                                      CommRequest *request, Error *error) {
   const LocalSignature signature = {.kind = LOCAL_GATHER, .bytes = bytes};
-  return local_post(comm, signature, send, receive, request, error);
+  return local_post(comm, COMM_CONTROL, signature, send, receive, request, error);
 }
 
 static Status local_broadcast_start(Comm *comm, int root, void *buffer, size_t bytes, CommRequest *request,
                                     Error *error) {
   const LocalSignature signature = {.kind = LOCAL_BROADCAST, .argument = root, .bytes = bytes};
-  return local_post(comm, signature, buffer, buffer, request, error);
+  return local_post(comm, COMM_CONTROL, signature, buffer, buffer, request, error);
 }
 
 static Status local_barrier_start(Comm *comm, CommRequest *request, Error *error) {
-  return local_post(comm, (LocalSignature){.kind = LOCAL_BARRIER}, NULL, NULL, request, error);
+  return local_post(comm, COMM_CONTROL, (LocalSignature){.kind = LOCAL_BARRIER}, NULL, NULL, request, error);
 }
 
 static Status local_split(Comm *comm, int color, Comm **out, Error *error) {
   *out = NULL;
   LocalPlace place = {.color = color};
   CommRequest request = {0};
-  TRY(local_post(comm, (LocalSignature){.kind = LOCAL_SPLIT}, &place, &place, &request, error));
+  TRY(local_post(comm, COMM_CONTROL, (LocalSignature){.kind = LOCAL_SPLIT}, &place, &place, &request, error));
   TRY(local_wait(comm, &request, error));
   if (place.group != NULL) *out = handle_create(place.group, place.rank);
-  if (*out != NULL) return STATUS_OK;
+  if (*out != NULL) {
+    if (comm->mover == NULL) (*out)->device = comm->device;
+    return STATUS_OK;
+  }
   LocalHub *hub = group_of(comm)->hub;
   pthread_mutex_lock(&hub->mutex);
   /* The group of `comm` keeps the hub alive. */
@@ -540,6 +387,7 @@ static Status local_split(Comm *comm, int color, Comm **out, Error *error) {
 
 static const CommTable local_table = {
     .name = "local",
+    .moves_device_memory = true,
     .shift_start = local_shift_start,
     .all_reduce_start = local_all_reduce_start,
     .reduce_scatter_start = local_reduce_scatter_start,
@@ -548,6 +396,7 @@ static const CommTable local_table = {
     .broadcast_start = local_broadcast_start,
     .barrier_start = local_barrier_start,
     .wait = local_wait,
+    .ended = local_ended,
     .split = local_split,
     .abort = local_abort,
     .destroy = local_destroy,

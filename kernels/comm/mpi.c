@@ -105,6 +105,10 @@ static void mpi_poll(Comm *comm) {
   comm->waits.exposed += hub->moved_at - begin;
 }
 
+static bool mpi_group_ended(Comm *comm) {
+  return mpi_ended(group_of(comm)->hub);
+}
+
 static void mpi_abort(Comm *comm, const Error *cause) {
   mpi_alarm_raise(group_of(comm)->hub, cause);
 }
@@ -157,6 +161,7 @@ static const CommTable mpi_table = {
     .barrier_start = mpi_barrier_start,
     .wait = mpi_wait,
     .poll = mpi_poll,
+    .ended = mpi_group_ended,
     .split = mpi_split,
     .abort = mpi_abort,
     .destroy = mpi_destroy,

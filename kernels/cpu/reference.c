@@ -24,9 +24,11 @@ void reference_fill(Ops *ops) {
       .swiglu_forward = reference_swiglu_forward,
       .swiglu_backward = reference_swiglu_backward,
       .dropout = reference_dropout,
+      .from_floats = reference_from_floats,
       .add = reference_add,
       .add_f32 = reference_add_f32,
       .cross_entropy = reference_cross_entropy,
+      .sum = reference_sum,
       .sum_of_squares = reference_sum_of_squares,
       .adamw = reference_adamw,
   };

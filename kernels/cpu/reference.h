@@ -46,12 +46,14 @@ void reference_swiglu_backward(Device *device, int64_t n, int64_t f, const elem 
                                elem *dgate_up);
 void reference_dropout(Device *device, int64_t n, int64_t c, const DropoutKey *key, const int64_t *rows,
                        const elem *x, elem *y);
+void reference_from_floats(Device *device, int64_t count, const float *x, elem *y);
 void reference_add(Device *device, int64_t count, const elem *x, elem *y);
 void reference_add_f32(Device *device, int64_t count, const float *x, float *y);
 
 void reference_cross_entropy(Device *device, int64_t n, int64_t vocab, elem *logits, const int32_t *targets,
                              bool gradient, float *nll);
 
+void reference_sum(Device *device, int64_t count, const float *x, double *sum);
 void reference_sum_of_squares(Device *device, int64_t count, const float *x, double *sum);
 void reference_adamw(Device *device, const AdamwStep *step, int64_t count, const float *gradient,
                      float *weights, float *m, float *v);

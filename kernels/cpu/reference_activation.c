@@ -91,6 +91,10 @@ void reference_add_f32(Device *device, int64_t count, const float *x, float *y) 
   }
 }
 
+void reference_from_floats(Device *device, int64_t count, const float *x, elem *y) {
+  device_write(device, y, x, (size_t)count * sizeof(float));
+}
+
 void reference_add(Device *device, int64_t count, const elem *x, elem *y) {
   reference_add_f32(device, count, x, y);
 }

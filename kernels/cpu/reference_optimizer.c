@@ -5,7 +5,8 @@
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
 
-void reference_sum_of_squares(Device *device, int64_t count, const float *x, double *sum) {
+/* Adds x, or its squares, to *sum: in pieces whose number does not depend on the threads. */
+static void add_to_sum(Device *device, bool squares, int64_t count, const float *x, double *sum) {
   double pieces[SUM_PIECES] = {0};
   const int64_t length = (count + SUM_PIECES - 1) / SUM_PIECES;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
@@ -14,13 +15,21 @@ void reference_sum_of_squares(Device *device, int64_t count, const float *x, dou
     double total = 0;
     for (int64_t first = piece * length; first < last; first += POLL_ELEMENTS) {
       const int64_t end = poll_piece(device, first, last);
-      for (int64_t i = first; i < end; i++) total += (double)x[i] * (double)x[i];
+      for (int64_t i = first; i < end; i++) total += squares ? (double)x[i] * (double)x[i] : (double)x[i];
     }
     pieces[piece] = total;
   }
   double total = 0;
   for (int piece = 0; piece < SUM_PIECES; piece++) total += pieces[piece];
-  *sum = total;
+  *sum += total;
+}
+
+void reference_sum(Device *device, int64_t count, const float *x, double *sum) {
+  add_to_sum(device, false, count, x, sum);
+}
+
+void reference_sum_of_squares(Device *device, int64_t count, const float *x, double *sum) {
+  add_to_sum(device, true, count, x, sum);
 }
 
 /* m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= lr (mhat / (sqrt(vhat) + eps) + wd w), where mhat and

@@ -27,7 +27,7 @@ static void vector_sum_of_squares(Device *device, int64_t count, const float *x,
   }
   double total = 0;
   for (int piece = 0; piece < SUM_PIECES; piece++) total += pieces[piece];
-  *sum = total;
+  *sum += total;
 }
 
 /* The equations are those of reference_adamw; factors that hold for the whole step are made in double. */

@@ -1,0 +1,16 @@
+/* The device of one rank: the CPU with the rank's threads, or a CUDA device. */
+#ifndef RINGGPT_TRAIN_RANK_DEVICE_H
+#define RINGGPT_TRAIN_RANK_DEVICE_H
+
+#include "kernels/base/status.h"
+#include "train/config.h"
+#include "train/grid.h"
+
+/* Makes rank->device as config->device says, for a rank whose `world` is there. `auto` takes CUDA where every
+ * rank finds a device of that kind and the transport can move its memory; where not, rank->device_note says
+ * why. The ranks of a host take its CUDA devices in turn. The operations of rank->world
+ * then move this device's memory (comm_use_device). Collective over the world. STATUS_CONFIG where CUDA is
+ * asked for and not to be had, or bf16 of the CPU, and as threads_of_rank. */
+Status rank_device_create(const Config *config, Rank *rank, Error *error);
+
+#endif
