@@ -1,0 +1,111 @@
+/* Memory of the GPU. */
+#include <limits.h>
+
+#include "kernels/cuda/device_layer.h"
+
+/* Scratch memory grows in steps of this. */
+#define SCRATCH_STEP ((size_t)1 << 20)
+#define ALIGNMENT 256
+
+Status cuda_take(const CudaDevice *cuda, size_t bytes, const char *what, void **out, Error *error) {
+  *out = NULL;
+  const cudaError_t code = cudaMalloc(out, bytes > 0 ? bytes : ALIGNMENT);
+  if (code != cudaErrorMemoryAllocation) return cuda_status(cuda, code, what, error);
+  *out = NULL;
+  (void)cudaGetLastError(); /* told here: it is not for the next launch */
+  size_t left = 0;
+  size_t total = 0;
+  (void)cudaMemGetInfo(&left, &total);
+  return fail(error, STATUS_SYSTEM,
+              "cuda %d: no memory for %s: %zu bytes asked, %zu of %zu bytes free: more ranks, "
+              "train.recompute, fewer tokens or a smaller model fit",
+              cuda->index, what, bytes, left, total);
+}
+
+void *cuda_scratch(Device *device, size_t bytes, const char *what) {
+  CudaDevice *cuda = cuda_device(device);
+  if (!cuda_usable(device)) return NULL;
+  if (bytes <= cuda->scratch_bytes) return cuda->scratch;
+  const size_t grown = bytes + (SCRATCH_STEP - bytes % SCRATCH_STEP) % SCRATCH_STEP;
+  if (!cuda_ok(device, cudaStreamSynchronize(cuda_stream(device)), what)) return NULL;
+  void *old = cuda->scratch;
+  cuda->scratch = NULL;
+  cuda->scratch_bytes = 0;
+  if (!cuda_ok(device, cudaFree(old), what)) return NULL;
+  Error error = {};
+  const Status status = cuda_take(cuda, grown, what, &cuda->scratch, &error);
+  if (status != STATUS_OK) {
+    device_fail(device, status, "%s", error.text);
+    return NULL;
+  }
+  cuda->scratch_bytes = grown;
+  return cuda->scratch;
+}
+
+/* The zeros are there when it returns, for all queues. */
+Status cuda_alloc(Device *device, size_t bytes, const char *what, void **out, Error *error) {
+  const CudaDevice *cuda = cuda_device(device);
+  const int previous = cuda_enter(cuda);
+  Status status = cuda_take(cuda, bytes, what, out, error);
+  if (status == STATUS_OK) {
+    cudaError_t code = cudaMemsetAsync(*out, 0, bytes, cuda_stream(device));
+    if (code == cudaSuccess) code = cudaStreamSynchronize(cuda_stream(device));
+    status = cuda_status(cuda, code, what, error);
+    if (status != STATUS_OK) {
+      (void)cudaFree(*out);
+      *out = NULL;
+    }
+  }
+  cuda_leave(cuda, previous);
+  return status;
+}
+
+/* What operations still do with it is done first. */
+void cuda_free(Device *device, void *memory) {
+  if (memory == NULL) return;
+  const CudaDevice *cuda = cuda_device(device);
+  const int previous = cuda_enter(cuda);
+  cudaError_t code = cudaStreamSynchronize(cuda_stream(device));
+  const cudaError_t freed = cudaFree(memory);
+  if (code == cudaSuccess) code = freed;
+  (void)cuda_ok(device, code, "release of memory, or an operation before it");
+  cuda_leave(cuda, previous);
+}
+
+void cuda_zero(Device *device, void *memory, size_t bytes) {
+  if (!cuda_usable(device) || bytes == 0) return;
+  const CudaDevice *cuda = cuda_device(device);
+  const int previous = cuda_enter(cuda);
+  (void)cuda_ok(device, cudaMemsetAsync(memory, 0, bytes, cuda_stream(device)), "zeroing memory");
+  cuda_leave(cuda, previous);
+}
+
+/* One call for rows without holes or with strides that cudaMemcpy2DAsync takes, else one for each row. */
+static cudaError_t copy_rows(cudaStream_t stream, char *to, size_t to_stride, const char *from,
+                             size_t from_stride, size_t row_bytes, size_t rows) {
+  const cudaMemcpyKind kind = cudaMemcpyDeviceToDevice;
+  if (rows == 1 || (to_stride == row_bytes && from_stride == row_bytes)) {
+    return cudaMemcpyAsync(to, from, rows * row_bytes, kind, stream);
+  }
+  const bool fits = to_stride >= row_bytes && from_stride >= row_bytes;
+  if (fits && to_stride < INT_MAX && from_stride < INT_MAX) {
+    return cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, rows, kind, stream);
+  }
+  for (size_t i = 0; i < rows; i++) {
+    const cudaError_t code =
+        cudaMemcpyAsync(to + i * to_stride, from + i * from_stride, row_bytes, kind, stream);
+    if (code != cudaSuccess) return code;
+  }
+  return cudaSuccess;
+}
+
+void cuda_copy_rows(Device *device, void *to, size_t to_stride, const void *from, size_t from_stride,
+                    size_t row_bytes, int64_t rows) {
+  if (!cuda_usable(device) || row_bytes == 0 || rows <= 0) return;
+  const CudaDevice *cuda = cuda_device(device);
+  const int previous = cuda_enter(cuda);
+  const cudaError_t code = copy_rows(cuda_stream(device), (char *)to, to_stride, (const char *)from,
+                                     from_stride, row_bytes, (size_t)rows);
+  (void)cuda_ok(device, code, "copying rows");
+  cuda_leave(cuda, previous);
+}
