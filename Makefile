@@ -4,6 +4,9 @@
 #   SANITIZE=address,undefined     with sanitizers (libgomp stays as it is)
 #   DNNL=0                         without oneDNN: products by the reference operation
 #   MPI=0                          without MPI; else it is used where pkg-config finds one
+#   CUDA=0                         without the CUDA device; 1: with it, or not at all (default: where nvcc is)
+#   CUDA_HOME=DIR                  the CUDA toolkit (default: that of the nvcc in PATH, or /usr/local/cuda)
+#   CUDA_ARCH="sm_80 sm_90a"       the GPUs to build for (default sm_80 sm_90a sm_100, and PTX for newer ones)
 #   OPENMP=0                       without OpenMP and oneDNN: one thread a rank
 #   V=1                            shows every command
 #   BUILD=DIR                      where everything that is built goes (default build/)
@@ -18,6 +21,7 @@ endif
 BUILD ?= build
 DNNL ?= auto
 MPI ?= auto
+CUDA ?= auto
 OPENMP ?= 1
 
 Q := $(if $(V),,@)
@@ -63,6 +67,16 @@ variant := $(variant)-noopenmp
 endif
 OUT := $(BUILD)/$(variant)
 
+# nvcc: of CUDA_HOME, in PATH, in the usual place, or what deps-cuda installed.
+ifneq ($(CUDA),0)
+NVCC := $(firstword $(wildcard $(if $(CUDA_HOME),$(CUDA_HOME)/bin/nvcc,$(shell command -v nvcc) /usr/local/cuda/bin/nvcc \
+                               $(BUILD)/toolkit/lib/python3*/site-packages/nvidia/cu13/bin/nvcc)))
+endif
+ifneq ($(NVCC),)
+CUDA_HOME ?= $(abspath $(dir $(realpath $(NVCC)))..)
+CUBLASLT := $(firstword $(wildcard $(addprefix $(CUDA_HOME)/,lib64/libcublasLt.so lib/libcublasLt.so lib/libcublasLt.so.13)))
+endif
+
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
             -Wcast-qual -Wwrite-strings -Wvla -Wundef -Wformat=2 -Werror
 OPENMP_FLAGS := $(if $(filter 0,$(OPENMP)),-Wno-unknown-pragmas -Wno-unused-variable -Wno-unused-parameter,-fopenmp)
@@ -73,10 +87,11 @@ OWN_CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DRINGGPT_DNNL=$(HAVE_D
 OWN_CFLAGS   := -std=c11 $(OPENMP_FLAGS) -ffp-contract=off -fno-math-errno $(WARNINGS) $(if $(DEBUG),-O0 -g3,-O3 -g)
 OWN_LDFLAGS  := $(OPENMP_FLAGS)
 ifdef SANITIZE
-OWN_CFLAGS   += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+SANITIZE_FLAGS := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+OWN_CFLAGS   += $(SANITIZE_FLAGS)
 OWN_LDFLAGS  += -fsanitize=$(SANITIZE)
 endif
-LIBS := -lyaml -ljansson -lpcre2-8 -lz -lm -lpthread $(if $(filter 0,$(HAVE_DNNL)),,-ldnnl) $(MPI_LIBS)
+LIBS := -lyaml -ljansson -lpcre2-8 -lz -lm -lpthread -ldl $(if $(filter 0,$(HAVE_DNNL)),,-ldnnl) $(MPI_LIBS)
 
 # Files for one instruction set carry it in their name; kernels/device.c enters them only where the CPU has it.
 ifneq ($(filter x86_64 amd64,$(shell uname -m)),)
@@ -94,14 +109,22 @@ JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
 # ---------------------------------------------------------------- the program
 
-MODULES := kernels/base kernels/comm kernels/cpu kernels model data checkpoints train
+MODULES := kernels/base kernels/comm kernels/cpu kernels/cuda kernels model data checkpoints train
 SOURCES := $(filter-out train/main.c,$(wildcard $(addsuffix /*.c,$(MODULES))))
 OBJECTS := $(SOURCES:%.c=$(OUT)/%.o)
 LIBRARY := $(OUT)/libringgpt.a
 PROGRAM := $(OUT)/ringgpt
 
+ifeq ($(CUDA)$(NVCC),1)
+$(PROGRAM): no-toolkit
+.PHONY: no-toolkit
+no-toolkit:
+	@echo "CUDA=1, but there is no nvcc: install the CUDA toolkit, by make deps-cuda or otherwise, or say where it" \
+	  "is by CUDA_HOME=DIR"; exit 1
+endif
+
 .PHONY: all help
-all: $(PROGRAM) ## builds the program: build/release/ringgpt
+all: $(PROGRAM) $(if $(NVCC),$(OUT)/ringgpt-cuda.so) ## builds the program: build/release/ringgpt
 
 $(PROGRAM): $(OUT)/train/main.o $(LIBRARY)
 	@echo "  link     $@"
@@ -117,7 +140,7 @@ $(OUT)/flags.txt: TEXT = $(COMPILE) $(LINK) $(LIBS) $(LDLIBS)
 $(OUT)/objects.txt: TEXT = $(OBJECTS)
 .PHONY: always
 always:
-$(OUT)/flags.txt $(OUT)/objects.txt: always
+$(OUT)/flags.txt $(OUT)/objects.txt $(OUT)/cuda/flags.txt $(OUT)/emulated/flags.txt: always
 	@mkdir -p $(dir $@)
 	@text='$(subst ','\'',$(TEXT))'; if [ "$$(cat $@ 2>/dev/null)" != "$$text" ]; then echo "$$text" >$@; fi
 
@@ -125,6 +148,73 @@ $(OUT)/%.o: %.c $(OUT)/flags.txt
 	@mkdir -p $(dir $@)
 	@echo "  compile  $<"
 	$(Q)$(COMPILE) -o $@ $<
+
+# ---------------------------------------------------------------- the CUDA device
+
+# A shared object beside the program, which loads it: what it shares with the program is built into it.
+CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
+CUDA_SHARED  := kernels/base/memory.c kernels/base/status.c kernels/device.c
+CUDA_ARCH    ?= sm_80 sm_90a sm_100 compute_100
+CUDA_TARGETS := $(foreach arch,$(CUDA_ARCH),-gencode arch=compute_$(lastword $(subst _, ,$(arch))),code=$(arch))
+NVCC_FLAGS   := -std=c++17 -O3 -lineinfo $(CUDA_TARGETS) -Werror all-warnings \
+                -Xcompiler -Wall,-Wextra,-Wno-unused-parameter,-fPIC,-fvisibility=hidden
+COMPILE_CUDA = $(NVCC) -I. -ccbin $(CXX) $(NVCC_FLAGS) $(CPPFLAGS) $(NVCCFLAGS)
+LINK_CUDA    = $(NVCC) -shared $(CUDA_TARGETS) -ccbin $(CXX) -Xlinker --exclude-libs,ALL \
+                -Xlinker -rpath,$(patsubst %/,%,$(dir $(CUBLASLT)))
+
+$(OUT)/cuda/flags.txt: TEXT = $(COMPILE_CUDA) $(LINK_CUDA)
+
+$(OUT)/cuda/%.o: %.cu $(OUT)/cuda/flags.txt
+	@mkdir -p $(dir $@)
+	@echo "  nvcc     $<"
+	$(Q)$(COMPILE_CUDA) -MMD -MP -c -o $@ $<
+
+$(OUT)/pic/%.o: %.c $(OUT)/flags.txt
+	@mkdir -p $(dir $@)
+	@echo "  compile  $< for shared objects"
+	$(Q)$(COMPILE) -fPIC -fvisibility=hidden -o $@ $<
+
+$(OUT)/ringgpt-cuda.so: $(CUDA_SOURCES:%.cu=$(OUT)/cuda/%.o) $(CUDA_SHARED:%.c=$(OUT)/pic/%.o)
+	@echo "  link     $@"
+	$(Q)$(LINK_CUDA) -o $@ $^ $(CUBLASLT)
+
+# The same sources under the emulator of tests/emulator, by the host's compiler: a device for tests.
+EMULATOR := $(filter-out tests/emulator/self_test%,$(wildcard tests/emulator/*.cpp tests/emulator/*.S))
+EMULATED := $(OUT)/emulated/ringgpt-cuda.so
+COMPILE_EMULATED = $(CXX) -std=c++17 -O2 -g -fPIC -fvisibility=hidden -DRINGGPT_EMULATED -fno-strict-aliasing \
+                   -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas -I. -Itests/emulator/include \
+                   -Itests/emulator $(SANITIZE_FLAGS) $(CPPFLAGS) -MMD -MP -c
+
+$(OUT)/emulated/flags.txt: TEXT = $(COMPILE_EMULATED)
+
+$(OUT)/emulated/%.o: %.cu $(OUT)/emulated/flags.txt
+	@mkdir -p $(dir $@)
+	@echo "  emulate  $<"
+	$(Q)$(COMPILE_EMULATED) -o $@ -x c++ $<
+
+$(OUT)/emulated/%.o: %.cpp $(OUT)/emulated/flags.txt
+	@mkdir -p $(dir $@)
+	@echo "  emulate  $<"
+	$(Q)$(COMPILE_EMULATED) -o $@ $<
+
+$(OUT)/emulated/%.o: %.S $(OUT)/emulated/flags.txt
+	@mkdir -p $(dir $@)
+	@echo "  emulate  $<"
+	$(Q)$(CXX) -c -o $@ $<
+
+EMULATED_OBJECTS := $(patsubst %,$(OUT)/emulated/%.o,$(basename $(CUDA_SOURCES) $(EMULATOR)))
+
+# What the emulator itself is tested by; it needs no products.
+SELF_TEST := $(filter-out %/cublaslt.o,$(patsubst %,$(OUT)/emulated/%.o,$(basename $(wildcard tests/emulator/*.cpp tests/emulator/*.S))))
+
+$(OUT)/tests/emulator_self_test: $(SELF_TEST)
+	@mkdir -p $(dir $@)
+	@echo "  link     $@"
+	$(Q)$(CXX) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $^ -lcmocka -lpthread -ldl $(LDLIBS)
+
+$(EMULATED): $(EMULATED_OBJECTS) $(CUDA_SHARED:%.c=$(OUT)/pic/%.o)
+	@echo "  link     $@"
+	$(Q)$(CXX) -shared $(if $(SANITIZE),,-Wl,-z,defs) $(SANITIZE_FLAGS) -o $@ $^ -lpthread -ldl
 
 help: ## lists what can be made, and the settings
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -134,7 +224,7 @@ help: ## lists what can be made, and the settings
 
 BUILD_PACKAGES := libyaml-dev libjansson-dev libpcre2-dev zlib1g-dev $(if $(filter 0,$(DNNL)),,libdnnl-dev)
 MPI_PACKAGES   := libopenmpi-dev openmpi-bin pkgconf
-CHECK_PACKAGES := libcmocka-dev patch $(MPI_PACKAGES)
+CHECK_PACKAGES := g++ libcmocka-dev patch $(MPI_PACKAGES)
 PEERS_PACKAGES := python3-venv
 HOSTS_PACKAGES := $(MPI_PACKAGES) iproute2 util-linux
 LINT_PACKAGES  := clang-format clang-tidy libomp-dev cppcheck
@@ -152,6 +242,20 @@ fi; \
 echo "installing$$missing"; \
 $$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends $$missing
 endef
+
+# NVIDIA's own packages of PyPI: Debian has an older toolkit, outside of its main section.
+TOOLKIT := $(foreach part,nvcc crt runtime cccl,nvidia-cuda-$(part)==13.0.*) nvidia-nvvm==13.0.* nvidia-cublas==13.0.* \
+           nvidia-curand
+
+.PHONY: deps-cuda
+deps-cuda: ## installs a CUDA toolkit into build/toolkit where there is no nvcc (1.3 GB)
+ifeq ($(NVCC),)
+	$(call install,g++ python3-venv)
+	python3 -m venv $(BUILD)/toolkit
+	$(BUILD)/toolkit/bin/pip install --quiet --no-deps $(TOOLKIT)
+else
+	@echo "there is $(NVCC)"
+endif
 
 .PHONY: deps deps-mpi deps-check deps-lint deps-peers deps-hosts
 deps: ## installs what the build needs
@@ -205,8 +309,8 @@ TSAN_TESTS := comm loader training resume stop ring_attention device float_mode 
 .PHONY: tests run-tests run-long-tests run-mutants run-tsan
 tests: all $(TESTS) ## builds the tests
 
-run-tests: tests
-	@tests/run.sh $(TESTS)
+run-tests: tests $(EMULATED) $(OUT)/tests/emulator_self_test
+	@RINGGPT_TEST_CUDA=$(abspath $(EMULATED)) tests/run.sh $(TESTS) $(OUT)/tests/emulator_self_test
 
 run-long-tests: all $(LONG_TESTS)
 	@TEST_TIMEOUT=3600 tests/run.sh $(LONG_TESTS)
@@ -238,12 +342,12 @@ check-long: deps-check ## the tests that take up to an hour
 
 # The thread sanitizer knows neither libgomp nor MPI: ranks are threads there, each with one thread.
 check-sanitize: deps-check ## tests under the sanitizers of addresses, undefined behaviour and threads
-	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined run-tests
-	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=thread OPENMP=0 MPI=0 run-tsan
+	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined CUDA=0 run-tests
+	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=thread OPENMP=0 MPI=0 CUDA=0 run-tsan
 
 check-variants: deps-check ## builds with DEBUG=1 MPI=0, and with DNNL=0 and runs all tests of that
-	@$(MAKE) $(JOBS) DEBUG=1 MPI=0 tests
-	@$(MAKE) $(JOBS) DNNL=0 run-tests
+	@$(MAKE) $(JOBS) DEBUG=1 MPI=0 CUDA=0 tests
+	@$(MAKE) $(JOBS) DNNL=0 CUDA=0 run-tests
 
 check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
 	@$(MAKE) $(JOBS) run-mutants

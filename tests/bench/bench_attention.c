@@ -18,7 +18,7 @@
 #include "kernels/base/memory.h"
 #include "kernels/base/philox.h"
 #include "kernels/cpu/attention_reference.h"
-#include "kernels/device.h"
+#include "kernels/cpu/cpu_device.h"
 #if defined(__x86_64__)
 #include "kernels/cpu/attention_avx512.h"
 #include "tests/bench/peak_avx512.h"
@@ -131,7 +131,7 @@ static void read_clock(void *context) {
 
 static void prepare(Bench *b) {
   Error error = {0};
-  if (device_create(b->threads, &b->device, &error) != STATUS_OK) {
+  if (cpu_device_create(b->threads, &b->device, &error) != STATUS_OK) {
     fprintf(stderr, "%s\n", error.text);
     exit((int)error.status);
   }

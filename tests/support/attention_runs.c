@@ -8,6 +8,8 @@
 #include "kernels/base/memory.h"
 #include "kernels/base/philox.h"
 #include "kernels/device.h"
+#include "tests/support/elements.h"
+#include "tests/support/unit.h"
 
 /* ---------------------------------------------------------------- inputs */
 
@@ -17,19 +19,14 @@ void *attention_memory(size_t bytes) {
   return memset(memory, 0, bytes);
 }
 
-/* Memory full of NaN: what is read before it is written shows. */
-static void *allocate_dirty(size_t bytes) {
-  return memset(attention_memory(bytes), 0xFF, bytes);
-}
-
-static float *normal_numbers(uint32_t stream, double factor, int64_t count) {
+static float *normal_numbers(ElementType elements, uint32_t stream, double factor, int64_t count) {
   float *x = attention_memory((size_t)count * sizeof *x);
   for (int64_t i = 0; i < count; i++) {
     uint32_t words[4];
     double pair[2];
     philox_draw(7, PHILOX_WEIGHTS, stream, (uint64_t)i, words);
     philox_normal_pair(words[0], words[1], pair);
-    x[i] = (float)(factor * pair[0]);
+    x[i] = element_round(elements, (float)(factor * pair[0]));
   }
   return x;
 }
@@ -52,19 +49,20 @@ static void make_first_keys(const AttentionCase *c, int64_t *first_key) {
   }
 }
 
-AttentionInputs attention_inputs(const AttentionCase *c) {
+AttentionInputs attention_inputs(const AttentionCase *c, ElementType elements) {
   AttentionInputs in = {
       .dims = {.heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim},
       .q_stride = c->heads * c->head_dim + c->holes,
       .k_stride = c->kv_heads * c->head_dim + c->holes,
+      .elements = elements,
   };
   in.dims.scale = (float)(1 / sqrt((double)c->head_dim));
   in.first_key = attention_memory((size_t)c->length * sizeof *in.first_key);
   make_first_keys(c, in.first_key);
-  in.q = normal_numbers(1, c->q_factor > 0 ? c->q_factor : 1, c->length * in.q_stride);
-  in.k = normal_numbers(2, 1, c->length * in.k_stride);
-  in.v = normal_numbers(3, 1, c->length * in.k_stride);
-  in.dout = normal_numbers(4, 1, c->length * c->heads * c->head_dim);
+  in.q = normal_numbers(elements, 1, c->q_factor > 0 ? c->q_factor : 1, c->length * in.q_stride);
+  in.k = normal_numbers(elements, 2, 1, c->length * in.k_stride);
+  in.v = normal_numbers(elements, 3, 1, c->length * in.k_stride);
+  in.dout = normal_numbers(elements, 4, 1, c->length * c->heads * c->head_dim);
   return in;
 }
 
@@ -82,6 +80,58 @@ void attention_outputs_free(AttentionOutputs *o) {
   free(o->dq);
   free(o->dk);
   free(o->dv);
+}
+
+/* ---------------------------------------------------------------- device memory */
+
+/* Room for `bytes`, at least one. */
+static void *allocate(Device *device, size_t bytes) {
+  Error error = {0};
+  void *memory = NULL;
+  if (device_alloc(device, bytes > 0 ? bytes : 1, "test array", &memory, &error) != STATUS_OK) {
+    fail_msg("%s", error.text);
+  }
+  return memory;
+}
+
+void *attention_to_device(Device *device, size_t bytes, const void *host) {
+  void *memory = allocate(device, bytes);
+  if (bytes > 0) device_write(device, memory, host, bytes);
+  return memory;
+}
+
+/* Full of NaN: what is read before it is written shows. */
+void *attention_dirty(Device *device, size_t bytes) {
+  void *ones = attention_memory(bytes);
+  void *memory = attention_to_device(device, bytes, memset(ones, 0xFF, bytes));
+  free(ones);
+  return memory;
+}
+
+elem *attention_elements(Device *device, int64_t count, const float *x) {
+  const ElementType elements = elements_of(&device->ops);
+  const size_t bytes = elements_bytes(elements, count);
+  void *packed = attention_memory(bytes);
+  elements_pack(elements, count, x, packed);
+  elem *memory = attention_to_device(device, bytes, packed);
+  free(packed);
+  return memory;
+}
+
+static elem *dirty_elements(Device *device, int64_t count) {
+  return attention_dirty(device, elements_bytes(elements_of(&device->ops), count));
+}
+
+/* Host memory with `count` elements of the device, as floats, which is left without them. */
+static float *take_elements(Device *device, int64_t count, elem *x) {
+  const ElementType elements = elements_of(&device->ops);
+  void *packed = attention_memory(elements_bytes(elements, count));
+  float *out = attention_memory((size_t)count * sizeof *out);
+  device_read(device, packed, x, elements_bytes(elements, count));
+  elements_unpack(elements, count, packed, out);
+  device_free(device, x);
+  free(packed);
+  return out;
 }
 
 /* ---------------------------------------------------------------- an implementation at work */
@@ -134,127 +184,161 @@ static int64_t next_keys(const AttentionCase *c, int64_t query, int64_t turn) {
   }
 }
 
+/* All pointers but those of the host's structures are device memory. */
 typedef struct Work {
+  Device *device;
   const AttentionOps *ops;
-  Device device;
   const AttentionCase *c;
   const AttentionInputs *in;
   int64_t *first_key; /* (T), global */
+  elem *q, *k, *v;    /* with holes */
+  elem *dout;         /* (T, H, D) */
   void **kv;          /* (runs) */
   void **dkv;         /* (runs) */
 } Work;
 
+/* Element `index` of an array of the device. */
+static elem *at(const Work *w, elem *array, int64_t index) {
+  return (char *)array + index * (int64_t)w->device->ops.elem_size;
+}
+
+static void begin_work(Work *w) {
+  const AttentionCase *c = w->c;
+  const AttentionInputs *in = w->in;
+  int64_t *first_key = attention_memory((size_t)c->length * sizeof *first_key);
+  for (int64_t i = 0; i < c->length; i++) first_key[i] = c->origin + in->first_key[i];
+  w->first_key = attention_to_device(w->device, (size_t)c->length * sizeof *first_key, first_key);
+  free(first_key);
+  w->q = attention_elements(w->device, c->length * in->q_stride, in->q);
+  w->k = attention_elements(w->device, c->length * in->k_stride, in->k);
+  w->v = attention_elements(w->device, c->length * in->k_stride, in->v);
+  w->dout = attention_elements(w->device, c->length * c->heads * c->head_dim, in->dout);
+  w->kv = attention_memory((size_t)run_count(c, key_run_size(c)) * sizeof *w->kv);
+  w->dkv = attention_memory((size_t)run_count(c, key_run_size(c)) * sizeof *w->dkv);
+}
+
+static void end_work(Work *w) {
+  device_free(w->device, w->first_key);
+  device_free(w->device, w->q);
+  device_free(w->device, w->k);
+  device_free(w->device, w->v);
+  device_free(w->device, w->dout);
+  free(w->kv);
+  free(w->dkv);
+}
+
 static void pack_keys(Work *w) {
+  const AttentionDims *dims = &w->in->dims;
   for (int64_t run = 0; run < run_count(w->c, key_run_size(w->c)); run++) {
     const Range keys = run_of(w->c, key_run_size(w->c), run);
     const int64_t row = keys.start * w->in->k_stride;
-    w->kv[run] = allocate_dirty(w->ops->kv_bytes(&w->in->dims, keys.length));
-    w->dkv[run] = attention_memory(w->ops->dkv_bytes(&w->in->dims, keys.length));
-    w->ops->pack_kv(&w->device, &w->in->dims, keys.length, w->in->k + row, w->in->v + row, w->in->k_stride,
+    const size_t dkv_bytes = w->ops->dkv_bytes(dims, keys.length);
+    w->kv[run] = attention_dirty(w->device, w->ops->kv_bytes(dims, keys.length));
+    w->dkv[run] = attention_dirty(w->device, dkv_bytes);
+    device_zero(w->device, w->dkv[run], dkv_bytes);
+    w->ops->pack_kv(w->device, dims, keys.length, at(w, w->k, row), at(w, w->v, row), w->in->k_stride,
                     w->kv[run]);
   }
 }
 
 /* out (length, H, D), lse (H, length) of one run of queries. */
-static void run_forward(Work *w, int64_t query, float *out, float *lse) {
+static void run_forward(Work *w, int64_t query, elem *out, float *lse) {
   const AttentionDims *dims = &w->in->dims;
   const Range run = run_of(w->c, query_run_size(w->c), query);
-  void *state = allocate_dirty(w->ops->forward_bytes(dims, run.length));
-  w->ops->forward_begin(&w->device, dims, run.length, w->in->q + run.start * w->in->q_stride, w->in->q_stride,
-                        state);
+  void *state = attention_dirty(w->device, w->ops->forward_bytes(dims, run.length));
+  w->ops->forward_begin(w->device, dims, run.length, at(w, w->q, run.start * w->in->q_stride),
+                        w->in->q_stride, state);
   for (int64_t turn = 0; turn < run_count(w->c, key_run_size(w->c)); turn++) {
     const int64_t key = next_keys(w->c, query, turn);
     const Range keys = run_of(w->c, key_run_size(w->c), key);
-    w->ops->forward_block(&w->device, dims, run.length, w->c->origin + run.start, w->first_key + run.start,
+    w->ops->forward_block(w->device, dims, run.length, w->c->origin + run.start, w->first_key + run.start,
                           state, keys.length, w->c->origin + keys.start, w->kv[key]);
   }
-  w->ops->forward_end(&w->device, dims, run.length, state, out, lse);
-  free(state);
+  w->ops->forward_end(w->device, dims, run.length, state, out, lse);
+  device_free(w->device, state);
 }
 
 /* dq (length, H, D) with holes of one run of queries; adds to the runs' dkv. */
-static void run_backward(Work *w, int64_t query, const float *out, const float *lse, float *dq) {
+static void run_backward(Work *w, int64_t query, const elem *out, const float *lse, elem *dq) {
   const AttentionDims *dims = &w->in->dims;
   const Range run = run_of(w->c, query_run_size(w->c), query);
-  void *state = allocate_dirty(w->ops->backward_bytes(dims, run.length));
-  w->ops->backward_begin(&w->device, dims, run.length, w->in->q + run.start * w->in->q_stride,
-                         w->in->q_stride, out, w->in->dout + run.start * dims->heads * dims->head_dim, lse,
+  void *state = attention_dirty(w->device, w->ops->backward_bytes(dims, run.length));
+  w->ops->backward_begin(w->device, dims, run.length, at(w, w->q, run.start * w->in->q_stride),
+                         w->in->q_stride, out, at(w, w->dout, run.start * dims->heads * dims->head_dim), lse,
                          state);
   for (int64_t turn = 0; turn < run_count(w->c, key_run_size(w->c)); turn++) {
     const int64_t key = next_keys(w->c, query, turn);
     const Range keys = run_of(w->c, key_run_size(w->c), key);
-    w->ops->backward_block(&w->device, dims, run.length, w->c->origin + run.start, w->first_key + run.start,
+    w->ops->backward_block(w->device, dims, run.length, w->c->origin + run.start, w->first_key + run.start,
                            state, keys.length, w->c->origin + keys.start, w->kv[key], w->dkv[key]);
   }
-  w->ops->backward_end(&w->device, dims, run.length, state, dq, w->in->q_stride);
-  free(state);
+  w->ops->backward_end(w->device, dims, run.length, state, dq, w->in->q_stride);
+  device_free(w->device, state);
 }
 
-/* Copies (length, row) out of rows of `stride`; what lies between the rows must be as it was (NaN). */
-static void close_holes(int64_t length, int64_t row, int64_t stride, const float *from, float *to) {
+/* Takes (length, row) out of rows of `stride` on the device; what lies between the rows must be as it was
+ * (NaN). */
+static void take_rows(Work *w, int64_t length, int64_t row, int64_t stride, elem *from, float *to) {
+  float *rows = take_elements(w->device, length * stride, from);
   for (int64_t i = 0; i < length; i++) {
-    memcpy(to + i * row, from + i * stride, (size_t)row * sizeof *to);
+    memcpy(to + i * row, rows + i * stride, (size_t)row * sizeof *to);
     for (int64_t j = row; j < stride; j++) {
-      if (!isnan(from[i * stride + j])) abort();
+      if (!isnan(rows[i * stride + j])) fail_msg("%s: written behind row %lld", w->c->name, (long long)i);
     }
   }
+  free(rows);
 }
 
 static void run_queries(Work *w, int64_t query, AttentionOutputs *o) {
   const AttentionDims *dims = &w->in->dims;
   const Range run = run_of(w->c, query_run_size(w->c), query);
   const int64_t row = dims->heads * dims->head_dim;
-  float *out = o->out + run.start * row;
-  float *lse = allocate_dirty((size_t)(run.length * dims->heads) * sizeof *lse);
-  float *dq = allocate_dirty((size_t)(run.length * w->in->q_stride) * sizeof *dq);
+  const size_t lse_bytes = (size_t)run.length * sizeof(float); /* of a head */
+  elem *out = dirty_elements(w->device, run.length * row);
+  float *lse = attention_dirty(w->device, lse_bytes * (size_t)dims->heads);
+  elem *dq = dirty_elements(w->device, run.length * w->in->q_stride);
   run_forward(w, query, out, lse);
   run_backward(w, query, out, lse, dq);
   for (int64_t head = 0; head < dims->heads; head++) {
-    memcpy(o->lse + head * w->c->length + run.start, lse + head * run.length,
-           (size_t)run.length * sizeof *lse);
+    device_read(w->device, o->lse + head * w->c->length + run.start, lse + head * run.length, lse_bytes);
   }
-  close_holes(run.length, row, w->in->q_stride, dq, o->dq + run.start * row);
-  free(lse);
-  free(dq);
+  device_free(w->device, lse);
+  take_rows(w, run.length, row, row, out, o->out + run.start * row);
+  take_rows(w, run.length, row, w->in->q_stride, dq, o->dq + run.start * row);
 }
 
 static void unpack_gradients(Work *w, AttentionOutputs *o) {
   const AttentionDims *dims = &w->in->dims;
   const int64_t row = dims->kv_heads * dims->head_dim;
+  const int64_t stride = w->in->k_stride;
   for (int64_t run = 0; run < run_count(w->c, key_run_size(w->c)); run++) {
     const Range keys = run_of(w->c, key_run_size(w->c), run);
-    const size_t bytes = (size_t)(keys.length * w->in->k_stride) * sizeof(float);
-    float *dk = allocate_dirty(bytes);
-    float *dv = allocate_dirty(bytes);
-    w->ops->unpack_dkv(&w->device, dims, keys.length, w->dkv[run], dk, dv, w->in->k_stride);
-    close_holes(keys.length, row, w->in->k_stride, dk, o->dk + keys.start * row);
-    close_holes(keys.length, row, w->in->k_stride, dv, o->dv + keys.start * row);
-    free(dk);
-    free(dv);
-    free(w->kv[run]);
-    free(w->dkv[run]);
+    elem *dk = dirty_elements(w->device, keys.length * stride);
+    elem *dv = dirty_elements(w->device, keys.length * stride);
+    w->ops->unpack_dkv(w->device, dims, keys.length, w->dkv[run], dk, dv, stride);
+    take_rows(w, keys.length, row, stride, dk, o->dk + keys.start * row);
+    take_rows(w, keys.length, row, stride, dv, o->dv + keys.start * row);
+    device_free(w->device, w->kv[run]);
+    device_free(w->device, w->dkv[run]);
   }
 }
 
-AttentionOutputs attention_attend(const AttentionOps *ops, int threads, const AttentionCase *c,
-                                  const AttentionInputs *in) {
+AttentionOutputs attention_attend(Device *device, const AttentionCase *c, const AttentionInputs *in) {
   const size_t q_bytes = (size_t)(c->length * c->heads * c->head_dim) * sizeof(float);
   const size_t k_bytes = (size_t)(c->length * c->kv_heads * c->head_dim) * sizeof(float);
-  AttentionOutputs o = {.out = allocate_dirty(q_bytes),
-                        .lse = allocate_dirty((size_t)(c->length * c->heads) * sizeof(float)),
-                        .dq = allocate_dirty(q_bytes),
-                        .dk = allocate_dirty(k_bytes),
-                        .dv = allocate_dirty(k_bytes)};
-  Work w = {.ops = ops, .device = {.threads = threads}, .c = c, .in = in};
-  w.kv = attention_memory((size_t)run_count(c, key_run_size(c)) * sizeof *w.kv);
-  w.dkv = attention_memory((size_t)run_count(c, key_run_size(c)) * sizeof *w.dkv);
-  w.first_key = attention_memory((size_t)c->length * sizeof *w.first_key);
-  for (int64_t i = 0; i < c->length; i++) w.first_key[i] = c->origin + in->first_key[i];
+  AttentionOutputs o = {.out = attention_memory(q_bytes),
+                        .lse = attention_memory((size_t)(c->length * c->heads) * sizeof(float)),
+                        .dq = attention_memory(q_bytes),
+                        .dk = attention_memory(k_bytes),
+                        .dv = attention_memory(k_bytes)};
+  Work w = {.device = device, .ops = &device->ops.attention, .c = c, .in = in};
+  assert_int_equal(in->elements, elements_of(&device->ops));
+  begin_work(&w);
   pack_keys(&w);
   for (int64_t query = 0; query < run_count(c, query_run_size(c)); query++) run_queries(&w, query, &o);
   unpack_gradients(&w, &o);
-  free(w.kv);
-  free(w.dkv);
-  free(w.first_key);
+  end_work(&w);
+  Error error = {0};
+  if (device_check(device, &error) != STATUS_OK) fail_msg("%s: %s", c->name, error.text);
   return o;
 }

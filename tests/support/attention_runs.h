@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/ops.h"
+#include "kernels/device.h"
 
 /* In which order the key runs come to a run of queries. */
 typedef enum KeyOrder {
@@ -35,11 +35,13 @@ typedef struct AttentionCase {
   double q_factor; /* scores grow with it; 0 stands for 1 */
 } AttentionCase;
 
-/* The inputs of a case; rows of q, k and v are `holes` elements longer than their heads. */
+/* The inputs of a case on the host, numbers that the element type has; rows of q, k and v are `holes`
+ * elements longer than their heads. */
 typedef struct AttentionInputs {
   AttentionDims dims;
   int64_t q_stride;
   int64_t k_stride;
+  ElementType elements;
   int64_t *first_key; /* (T), counted from the first token */
   float *q;           /* (T, H, D) of row stride q_stride */
   float *k;           /* (T, KV, D) of row stride k_stride */
@@ -47,7 +49,7 @@ typedef struct AttentionInputs {
   float *dout;        /* (T, H, D) */
 } AttentionInputs;
 
-/* What an implementation gives; gradients without holes. */
+/* What an implementation gives, on the host; gradients without holes. */
 typedef struct AttentionOutputs {
   float *out; /* (T, H, D) */
   float *lse; /* (H, T) */
@@ -56,18 +58,26 @@ typedef struct AttentionOutputs {
   float *dv;  /* (T, KV, D) */
 } AttentionOutputs;
 
-/* Zeroed memory of `bytes`, aligned to MEMORY_ALIGNMENT; the caller frees it. Ends the process without it. */
+/* Zeroed host memory of `bytes`, aligned to MEMORY_ALIGNMENT; the caller frees it. Ends the process without
+ * it. */
 void *attention_memory(size_t bytes);
 
 /* Random inputs of unit variance and the first keys of a case. Release with attention_inputs_free. */
-AttentionInputs attention_inputs(const AttentionCase *c);
+AttentionInputs attention_inputs(const AttentionCase *c, ElementType elements);
 void attention_inputs_free(AttentionInputs *in);
 
-/* Runs forward and backward with `threads` threads. State and packed keys start as NaN, so that reading what
- * was never written shows. Ends the process when something between the rows of a gradient was overwritten.
- * Release with attention_outputs_free. */
-AttentionOutputs attention_attend(const AttentionOps *ops, int threads, const AttentionCase *c,
-                                  const AttentionInputs *in);
+/* Device memory of the bytes at `host`, or of as many NaN; ends the running test without it. Release with
+ * device_free. */
+void *attention_to_device(Device *device, size_t bytes, const void *host);
+void *attention_dirty(Device *device, size_t bytes);
+
+/* Device memory of `count` elements of the device's type: those of x (count). */
+elem *attention_elements(Device *device, int64_t count, const float *x);
+
+/* Runs forward and backward with the device's attention, of the elements of `in`. State and packed keys start
+ * as NaN, so that reading what was never written shows. Fails the running test when an operation failed or
+ * something between the rows of a gradient was overwritten. Release with attention_outputs_free. */
+AttentionOutputs attention_attend(Device *device, const AttentionCase *c, const AttentionInputs *in);
 void attention_outputs_free(AttentionOutputs *o);
 
 #endif

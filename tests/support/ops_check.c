@@ -6,37 +6,44 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/elements.h"
+#include "tests/support/implementations.h"
 #include "tests/support/unit.h"
 
 struct OpsMemory {
   OpsMemory *next;
   void *bytes;
+  bool of_device; /* from device_alloc */
 };
 
-/* Bytes of one block; a block of its own for each array, so that a sanitizer sees every step beyond it. */
-void *ops_bytes(OpsRun *run, size_t bytes) {
+static void *keep(OpsRun *run, void *bytes, bool of_device) {
   OpsMemory *memory = malloc(sizeof *memory);
   assert_non_null(memory);
-  memory->bytes = malloc(bytes > 0 ? bytes : 1);
-  assert_non_null(memory->bytes);
-  memory->next = run->memory;
+  *memory = (OpsMemory){.next = run->memory, .bytes = bytes, .of_device = of_device};
   run->memory = memory;
-  return memory->bytes;
+  return bytes;
 }
 
 static void release(OpsRun *run) {
   while (run->memory != NULL) {
     OpsMemory *memory = run->memory;
     run->memory = memory->next;
-    free(memory->bytes);
+    if (memory->of_device) {
+      device_free(run->device, memory->bytes);
+    } else {
+      free(memory->bytes);
+    }
     free(memory);
   }
 }
 
-float *ops_unset(OpsRun *run, int64_t count) {
-  float *x = ops_bytes(run, (size_t)count * sizeof(float));
-  for (int64_t i = 0; i < count; i++) x[i] = NAN;
-  return x;
+/* ---------------------------------------------------------------- memory of the host */
+
+/* A block of its own for each array, so that a sanitizer sees every step beyond it. */
+void *ops_bytes(OpsRun *run, size_t bytes) {
+  void *memory = malloc(bytes > 0 ? bytes : 1);
+  assert_non_null(memory);
+  return keep(run, memory, false);
 }
 
 float *ops_zeros(OpsRun *run, int64_t count) {
@@ -52,10 +59,10 @@ float *ops_random(OpsRun *run, int64_t count, double scale) {
   return x;
 }
 
-float *ops_copy(OpsRun *run, int64_t count, const float *x) {
-  float *copy = ops_bytes(run, (size_t)count * sizeof(float));
-  for (int64_t i = 0; i < count; i++) copy[i] = x[i];
-  return copy;
+float *ops_random_elements(OpsRun *run, int64_t count, double scale) {
+  float *x = ops_random(run, count, scale);
+  ops_round(run, count, x);
+  return x;
 }
 
 double *ops_zeros64(OpsRun *run, int64_t count) {
@@ -70,34 +77,150 @@ double *ops_copy64(OpsRun *run, int64_t count, const float *x) {
   return copy;
 }
 
+float ops_rounded(const OpsRun *run, float x) {
+  return element_round(run->elements, x);
+}
+
+void ops_round(const OpsRun *run, int64_t count, float *x) {
+  for (int64_t i = 0; i < count; i++) x[i] = ops_rounded(run, x[i]);
+}
+
 RefMatrix ops_matrix(double *at, int64_t rows, int64_t cols) {
   return (RefMatrix){.at = at, .rows = rows, .cols = cols, .stride = cols};
 }
 
+/* ---------------------------------------------------------------- memory of the device */
+
+/* Fails the test with the reason of an operation's failure. */
+static void check_device(const OpsRun *run) {
+  Error error = {0};
+  if (device_check(run->device, &error) != STATUS_OK) fail_msg("%s: %s", run->implementation, error.text);
+}
+
+/* Where device memory is the host's it comes from malloc: a sanitizer sees the first byte beyond it, which
+ * device_alloc would round up to a whole cache line. */
+static char *device_bytes(OpsRun *run, size_t bytes) {
+  if (implementation_on_host(run->device)) return ops_bytes(run, bytes);
+  Error error = {0};
+  void *memory = NULL;
+  if (device_alloc(run->device, bytes > 0 ? bytes : 1, "test array", &memory, &error) != STATUS_OK) {
+    fail_msg("%s: %s", run->implementation, error.text);
+  }
+  return keep(run, memory, true);
+}
+
+/* An array of elements of `size` bytes. */
+static void *to_device(OpsRun *run, size_t size, size_t bytes, const void *host) {
+  if (host == NULL) return NULL;
+  const size_t shift = run->unaligned ? size : 0;
+  void *memory = device_bytes(run, bytes + shift) + shift;
+  if (bytes > 0) device_write(run->device, memory, host, bytes);
+  return memory;
+}
+
+void *ops_to_device(OpsRun *run, size_t bytes, const void *host) {
+  return to_device(run, sizeof(int64_t), bytes, host);
+}
+
+/* All ones is a NaN as float and as bf16. */
+static void *unset_device(OpsRun *run, size_t size, size_t bytes) {
+  void *ones = malloc(bytes > 0 ? bytes : 1);
+  assert_non_null(ones);
+  void *memory = to_device(run, size, bytes, memset(ones, 0xFF, bytes));
+  free(ones);
+  return memory;
+}
+
 /* FNV-1a of 64 bits (G. Fowler, L. Noll and K.-P. Vo, 1991). */
-void ops_record(OpsRun *run, size_t bytes, const void *result) {
+static void record(OpsRun *run, size_t bytes, const void *result) {
   const unsigned char *at = result;
   for (size_t i = 0; i < bytes; i++) run->digest = (run->digest ^ at[i]) * 0x100000001b3U;
 }
 
+void ops_from_device(OpsRun *run, size_t bytes, const void *device, void *host) {
+  memset(host, 0xFF, bytes);
+  if (bytes > 0) device_read(run->device, host, device, bytes);
+  check_device(run);
+  record(run, bytes, host);
+}
+
+float *ops_to_floats(OpsRun *run, int64_t count, const float *x) {
+  return to_device(run, sizeof(float), (size_t)count * sizeof(float), x);
+}
+
+float *ops_unset_floats(OpsRun *run, int64_t count) {
+  return unset_device(run, sizeof(float), (size_t)count * sizeof(float));
+}
+
+float *ops_from_floats(OpsRun *run, int64_t count, const float *device) {
+  float *x = ops_bytes(run, (size_t)count * sizeof(float));
+  ops_from_device(run, (size_t)count * sizeof(float), device, x);
+  return x;
+}
+
+elem *ops_to_elements(OpsRun *run, int64_t count, const float *x) {
+  if (x == NULL) return NULL;
+  const size_t bytes = elements_bytes(run->elements, count);
+  void *packed = malloc(bytes > 0 ? bytes : 1);
+  assert_non_null(packed);
+  elements_pack(run->elements, count, x, packed);
+  elem *memory = to_device(run, run->ops->elem_size, bytes, packed);
+  free(packed);
+  return memory;
+}
+
+elem *ops_unset_elements(OpsRun *run, int64_t count) {
+  return unset_device(run, run->ops->elem_size, elements_bytes(run->elements, count));
+}
+
+float *ops_from_elements(OpsRun *run, int64_t count, const elem *device) {
+  const size_t bytes = elements_bytes(run->elements, count);
+  float *x = ops_bytes(run, (size_t)count * sizeof(float));
+  void *packed = ops_bytes(run, bytes);
+  ops_from_device(run, bytes, device, packed);
+  elements_unpack(run->elements, count, packed, x);
+  return x;
+}
+
+/* ---------------------------------------------------------------- errors */
+
 void ops_within(const OpsRun *run, const char *what, int64_t size, double error, double bound) {
   char name[160];
-  (void)snprintf(name, sizeof name, "%s, %d threads: %s, size %lld", run->implementation,
-                 run->device->threads, what, (long long)size);
+  (void)snprintf(name, sizeof name, "%s, %d threads%s: %s, size %lld", run->implementation,
+                 run->device->threads, run->unaligned ? ", unaligned" : "", what, (long long)size);
   check_within(name, error, bound);
 }
 
-double largest_error(int64_t count, const float *got, const double *expected) {
+static double largest(ElementType type, int64_t count, const float *got, const double *expected) {
   double difference = 0;
-  double largest = 0;
+  double magnitude = 0;
   for (int64_t i = 0; i < count; i++) {
-    const double d = fabs((double)got[i] - expected[i]);
+    const double d = fabs(element_nearest(type, got[i], expected[i]) - expected[i]);
     if (!(d <= difference)) difference = d;
     if (isnan(difference)) return difference;
-    largest = fmax(largest, fabs(expected[i]));
+    magnitude = fmax(magnitude, fabs(expected[i]));
   }
-  return largest > 0 ? difference / largest : difference;
+  return magnitude > 0 ? difference / magnitude : difference;
 }
+
+double largest_error(int64_t count, const float *got, const double *expected) {
+  return largest(ELEMENT_F32, count, got, expected);
+}
+
+double ops_largest_error(const OpsRun *run, int64_t count, const float *got, const double *expected) {
+  return largest(run->elements, count, got, expected);
+}
+
+double ops_relative_error(const OpsRun *run, int64_t count, const float *got, const double *expected) {
+  double *nearest = malloc(((size_t)count + 1) * sizeof *nearest);
+  assert_non_null(nearest);
+  for (int64_t i = 0; i < count; i++) nearest[i] = element_nearest(run->elements, got[i], expected[i]);
+  const double error = relative_error64(count, nearest, expected);
+  free(nearest);
+  return error;
+}
+
+/* ---------------------------------------------------------------- finite differences */
 
 double ops_weighted_sum(int64_t count, const double *weights, const double *values) {
   double sum = 0;
@@ -122,46 +245,47 @@ void ops_differences(int64_t count, double *x, double (*loss)(void *context), vo
 
 /* ---------------------------------------------------------------- every implementation */
 
-/* What RINGGPT_ISA may be; the widest first, since the first limits the products of the whole process. */
-static const char *const implementations[] = {
-    "reference",
-#if defined(__x86_64__)
-    "avx512",
-    "avx2",
-#endif
-};
-#define IMPLEMENTATIONS (sizeof implementations / sizeof implementations[0])
-
-/* Stores the digest of a run; false where this CPU lacks the instruction set. */
-static bool run_once(const char *implementation, int threads, bool repeated, void (*check)(OpsRun *run),
-                     uint64_t *digest) {
-  Error error = {0};
-  OpsRun run = {.implementation = implementation, .random = {1}, .repeated = repeated};
-  assert_int_equal(setenv("RINGGPT_ISA", implementation, 1), 0);
-  const Status status = device_create(threads, &run.device, &error);
-  assert_int_equal(unsetenv("RINGGPT_ISA"), 0);
-  if (status == STATUS_CONFIG) return false;
-  assert_int_equal(status, STATUS_OK);
-  run.ops = &run.device->ops;
-  check(&run);
-  if (device_check(run.device, &error) != STATUS_OK) fail_msg("%s: %s", implementation, error.text);
-  device_destroy(run.device);
-  release(&run);
-  *digest = run.digest;
+/* Fills in and releases what a run needs, and does it; false where this machine lacks the implementation. */
+static bool run_once(const Implementation *implementation, int threads, void (*check)(OpsRun *run),
+                     OpsRun *run) {
+  run->implementation = implementation->name;
+  run->random = (Random){1};
+  run->device = implementation_device(implementation, threads);
+  if (run->device == NULL) return false;
+  run->ops = &run->device->ops;
+  run->elements = elements_of(run->ops);
+  assert_int_equal(run->elements, implementation->elements);
+  check(run);
+  check_device(run);
+  release(run);
+  device_destroy(run->device);
   return true;
 }
 
-void ops_check_all(void (*check)(OpsRun *run)) {
+/* False where this machine lacks the implementation. */
+static bool run_all(const Implementation *implementation, void (*check)(OpsRun *run)) {
   static const int threads[] = {1, 1, 3};
-  for (size_t i = 0; i < IMPLEMENTATIONS; i++) {
-    uint64_t first = 0;
-    for (size_t t = 0; t < sizeof threads / sizeof threads[0]; t++) {
-      uint64_t digest = 0;
-      if (!run_once(implementations[i], threads[t], t > 0, check, &digest)) break;
-      if (t == 0) first = digest;
-      if (digest != first) {
-        fail_msg("%s: other bits with %d threads than with one", implementations[i], threads[t]);
-      }
+  const size_t runs = implementation->isa != NULL ? 3 : 2;
+  uint64_t first = 0;
+  for (size_t i = 0; i < runs; i++) {
+    OpsRun run = {.repeated = i > 0};
+    if (!run_once(implementation, threads[i], check, &run)) return false;
+    if (i == 0) first = run.digest;
+    if (run.digest != first) {
+      fail_msg("%s: run %zu, %d threads: other bits than the first", implementation->name, i, threads[i]);
     }
   }
+  OpsRun unaligned = {.unaligned = true};
+  return run_once(implementation, 1, check, &unaligned);
+}
+
+void ops_check_all(void (*check)(OpsRun *run)) {
+  char names[160] = "";
+  for (size_t i = 0; implementation_at(i) != NULL; i++) {
+    if (!run_all(implementation_at(i), check)) continue;
+    const size_t used = strlen(names);
+    (void)snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? ", " : "",
+                   implementation_at(i)->name);
+  }
+  print_message("on %s\n", names);
 }

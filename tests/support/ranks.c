@@ -10,6 +10,7 @@ typedef struct RankThread {
   Comm *world;
   int ring;
   int threads;
+  TestDevice device;
   TestRankMain main;
   void *context;
   Status status;
@@ -19,8 +20,10 @@ typedef struct RankThread {
 static void *rank_thread(void *argument) {
   RankThread *self = argument;
   TestRank rank = {.world = self->world, .data_rank = self->world->rank / self->ring};
-  self->status = comm_split(rank.world, rank.data_rank, &rank.ring, &self->error);
-  if (self->status == STATUS_OK) self->status = device_create(self->threads, &rank.device, &self->error);
+  self->status = test_device_create(self->device, self->threads, &rank.device, &self->error);
+  if (self->status == STATUS_OK) self->status = comm_use_device(rank.world, rank.device, &self->error);
+  if (self->status == STATUS_OK)
+    self->status = comm_split(rank.world, rank.data_rank, &rank.ring, &self->error);
   if (self->status == STATUS_OK) self->status = self->main(&rank, self->context, &self->error);
   if (self->status != STATUS_OK) comm_abort(self->world, &self->error);
   device_destroy(rank.device);
@@ -30,14 +33,23 @@ static void *rank_thread(void *argument) {
 }
 
 Status run_ranks(int ring, int data, int threads, TestRankMain main, void *context, Error *error) {
+  return run_ranks_on(TEST_CPU, ring, data, threads, main, context, error);
+}
+
+Status run_ranks_on(TestDevice device, int ring, int data, int threads, TestRankMain main, void *context,
+                    Error *error) {
   const int count = ring * data;
   RankThread ranks[MOST_RANKS];
   Comm *comms[MOST_RANKS];
   if (count > MOST_RANKS) return fail(error, STATUS_INTERNAL, "a test asks for %d ranks", count);
   TRY(comm_local_create(count, comms, error));
   for (int i = 0; i < count; i++) {
-    ranks[i] =
-        (RankThread){.world = comms[i], .ring = ring, .threads = threads, .main = main, .context = context};
+    ranks[i] = (RankThread){.world = comms[i],
+                            .ring = ring,
+                            .threads = threads,
+                            .device = device,
+                            .main = main,
+                            .context = context};
     const int code = pthread_create(&ranks[i].thread, NULL, rank_thread, &ranks[i]);
     if (code != 0) return fail_errno(error, STATUS_SYSTEM, code, "cannot start rank %d of a test", i);
   }

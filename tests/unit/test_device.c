@@ -9,14 +9,14 @@
 
 #include "kernels/base/memory.h"
 #include "kernels/cpu/reference.h"
-#include "kernels/device.h"
+#include "kernels/cpu/cpu_device.h"
 #include "tests/support/unit.h"
 
 /* A device with RINGGPT_ISA set to `isa`, unset for NULL. */
 static Status create(const char *isa, int threads, Device **device, Error *error) {
   *error = (Error){0};
   if (isa != NULL) assert_int_equal(setenv("RINGGPT_ISA", isa, 1), 0);
-  const Status status = device_create(threads, device, error);
+  const Status status = cpu_device_create(threads, device, error);
   assert_int_equal(unsetenv("RINGGPT_ISA"), 0);
   return status;
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/device.h"
+#include "kernels/cpu/cpu_device.h"
 #include "tests/support/attention_runs.h"
 #include "tests/support/expect.h"
 #include "tests/support/unit.h"
@@ -28,7 +28,7 @@ static void count_call(void *context) {
 static Device *watched_device(int threads, Watch *watch) {
   Device *device = NULL;
   Error error = {0};
-  expect_ok(device_create(threads, &device, &error), &error);
+  expect_ok(cpu_device_create(threads, &device, &error), &error);
   watch->owner = pthread_self();
   device->poll = count_call;
   device->poll_context = watch;
@@ -268,7 +268,7 @@ static void check_implementation(int threads) {
   Error error = {0};
   check_operations(threads);
   check_products(threads);
-  expect_ok(device_create(1, &device, &error), &error);
+  expect_ok(cpu_device_create(1, &device, &error), &error);
   const bool fast = strcmp(device->ops.attention.name, "avx512") == 0;
   device_destroy(device);
   check_attention_block(threads, 256, fast ? 8192 : 1024, 1, 128); /* one task of a thread */
@@ -281,7 +281,7 @@ static void check_all(int threads) {
     Device *device = NULL;
     Error error = {0};
     assert_int_equal(names[i] != NULL ? setenv("RINGGPT_ISA", names[i], 1) : unsetenv("RINGGPT_ISA"), 0);
-    const bool present = device_create(1, &device, &error) == STATUS_OK;
+    const bool present = cpu_device_create(1, &device, &error) == STATUS_OK;
     device_destroy(device);
     if (present) check_implementation(threads);
   }

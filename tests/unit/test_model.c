@@ -85,6 +85,26 @@ static void test_recompute(void **state) {
   gpt_result_free(&recomputed);
 }
 
+/* The MLP in chunks, of which the last is shorter: both kinds, kept layers and recomputed ones, and the bits
+ * of dropout do not depend on the chunks. */
+static void test_mlp_chunks(void **state) {
+  (void)state;
+  GptCase test = {.config = gpt2_config(2, 2, 16),
+                  .sequences = 2,
+                  .sequence_length = 75,
+                  .loss_chunk = 64,
+                  .mlp_chunk = 32,
+                  .threads = 2,
+                  .dropout = 0.2,
+                  .seed = 9};
+  const int grids[][2] = {{1, 1}, {2, 1}};
+  gpt_case_check("GPT-2, MLP in chunks", &test, grids, 2);
+  test.config = llama_config(2, 4, 2, 8, true);
+  test.mlp_chunk = 41;
+  test.recompute = true;
+  gpt_case_check("Llama, MLP in chunks", &test, grids, 2);
+}
+
 /* Partial results stay in float across hops and are rounded once: the error must not grow with the ring. */
 static void test_error_does_not_grow(void **state) {
   (void)state;
@@ -116,6 +136,7 @@ int main(void) {
       cmocka_unit_test(test_llama_documents_window),
       cmocka_unit_test(test_ranks_without_tokens),
       cmocka_unit_test(test_recompute),
+      cmocka_unit_test(test_mlp_chunks),
       cmocka_unit_test(test_error_does_not_grow),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

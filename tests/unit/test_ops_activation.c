@@ -1,8 +1,10 @@
-/* GELU, SwiGLU and the additions: every implementation against the float64 equations, gradients against
- * finite differences of them. */
+/* GELU, SwiGLU, conversions and additions: every implementation against the float64 equations, gradients
+ * against finite differences of them. */
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
+#include "tests/support/elements.h"
 #include "tests/support/ops_check.h"
 #include "tests/support/unit.h"
 
@@ -34,17 +36,21 @@ static double silu64(double x) {
   return y;
 }
 
-static void check_gelu(OpsRun *run, int64_t count, const float *x) {
-  const float *dy = ops_random(run, count, 1);
-  float *y = ops_unset(run, count);
-  float *dx = ops_unset(run, count);
-  float *in_place = ops_copy(run, count, dy);
-  run->ops->gelu_forward(run->device, count, x, y);
-  run->ops->gelu_backward(run->device, count, x, dy, dx);
-  run->ops->gelu_backward(run->device, count, x, in_place, in_place);
+static void check_gelu(OpsRun *run, int64_t count) {
+  const float *x = ops_random_elements(run, count, 2);
+  const float *dy = ops_random_elements(run, count, 1);
+  const elem *x_device = ops_to_elements(run, count, x);
+  const elem *dy_device = ops_to_elements(run, count, dy);
+  elem *y_device = ops_unset_elements(run, count);
+  elem *dx_device = ops_unset_elements(run, count);
+  elem *in_place_device = ops_to_elements(run, count, dy);
+  run->ops->gelu_forward(run->device, count, x_device, y_device);
+  run->ops->gelu_backward(run->device, count, x_device, dy_device, dx_device);
+  run->ops->gelu_backward(run->device, count, x_device, in_place_device, in_place_device);
+  const float *y = ops_from_elements(run, count, y_device);
+  const float *dx = ops_from_elements(run, count, dx_device);
+  const float *in_place = ops_from_elements(run, count, in_place_device);
   for (int64_t i = 0; i < count; i++) assert_true(dx[i] == in_place[i]);
-  ops_record(run, (size_t)count * sizeof(float), y);
-  ops_record(run, (size_t)count * sizeof(float), dx);
   if (run->repeated) return;
   double *y64 = ops_zeros64(run, count);
   double *dx64 = ops_zeros64(run, count);
@@ -52,22 +58,25 @@ static void check_gelu(OpsRun *run, int64_t count, const float *x) {
     y64[i] = gelu64((double)x[i]);
     dx64[i] = (double)dy[i] * derivative(gelu64, (double)x[i]);
   }
-  ops_within(run, "gelu_forward", count, largest_error(count, y, y64), 2e-7);
-  ops_within(run, "gelu_backward", count, largest_error(count, dx, dx64), 3e-7);
+  ops_within(run, "gelu_forward", count, ops_largest_error(run, count, y, y64), 2e-7);
+  ops_within(run, "gelu_backward", count, ops_largest_error(run, count, dx, dx64), 3e-7);
 }
 
 static void check_gelus(OpsRun *run) {
-  for (size_t i = 0; i < COUNTS; i++) check_gelu(run, counts[i], ops_random(run, counts[i], 2));
+  for (size_t i = 0; i < COUNTS; i++) check_gelu(run, counts[i]);
 }
 
-static void check_swiglu(OpsRun *run, int64_t n, int64_t f, const float *gate_up) {
-  const float *dy = ops_random(run, n * f, 1);
-  float *y = ops_unset(run, n * f);
-  float *dgate_up = ops_unset(run, n * 2 * f);
-  run->ops->swiglu_forward(run->device, n, f, gate_up, y);
-  run->ops->swiglu_backward(run->device, n, f, gate_up, dy, dgate_up);
-  ops_record(run, (size_t)(n * f) * sizeof(float), y);
-  ops_record(run, (size_t)(n * 2 * f) * sizeof(float), dgate_up);
+static void check_swiglu(OpsRun *run, int64_t n, int64_t f) {
+  const float *gate_up = ops_random_elements(run, n * 2 * f, 2);
+  const float *dy = ops_random_elements(run, n * f, 1);
+  const elem *gate_up_device = ops_to_elements(run, n * 2 * f, gate_up);
+  elem *y_device = ops_unset_elements(run, n * f);
+  elem *dgate_up_device = ops_unset_elements(run, n * 2 * f);
+  run->ops->swiglu_forward(run->device, n, f, gate_up_device, y_device);
+  run->ops->swiglu_backward(run->device, n, f, gate_up_device, ops_to_elements(run, n * f, dy),
+                            dgate_up_device);
+  const float *y = ops_from_elements(run, n * f, y_device);
+  const float *dgate_up = ops_from_elements(run, n * 2 * f, dgate_up_device);
   if (run->repeated) return;
   double *y64 = ops_zeros64(run, n * f);
   double *dgate_up64 = ops_zeros64(run, n * 2 * f);
@@ -77,62 +86,109 @@ static void check_swiglu(OpsRun *run, int64_t n, int64_t f, const float *gate_up
     dgate_up64[gate] = (double)dy[i] * derivative(silu64, (double)gate_up[gate]) * (double)gate_up[gate + f];
     dgate_up64[gate + f] = (double)dy[i] * silu64((double)gate_up[gate]);
   }
-  ops_within(run, "swiglu_forward", f, largest_error(n * f, y, y64), 2e-7);
-  ops_within(run, "swiglu_backward", f, largest_error(n * 2 * f, dgate_up, dgate_up64), 3e-7);
+  ops_within(run, "swiglu_forward", f, ops_largest_error(run, n * f, y, y64), 2e-7);
+  ops_within(run, "swiglu_backward", f, ops_largest_error(run, n * 2 * f, dgate_up, dgate_up64), 3e-7);
 }
 
 static void check_swiglus(OpsRun *run) {
-  for (size_t i = 0; i < COUNTS; i++) {
-    const int64_t n = i % 2 == 0 ? 5 : 1;
-    check_swiglu(run, n, counts[i], ops_random(run, n * 2 * counts[i], 2));
-  }
-  check_swiglu(run, 0, 7, NULL);
+  for (size_t i = 0; i < COUNTS; i++) check_swiglu(run, i % 2 == 0 ? 5 : 1, counts[i]);
+  check_swiglu(run, 0, 7);
+}
+
+/* gelu(x), gelu'(x), silu(x), silu'(x), and the gradient of silu(x) by its factor 1: silu(x) once more. */
+enum { RESULTS = 5 };
+
+static void run_activations(OpsRun *run, float x, float results[RESULTS]) {
+  const float gate_up[2] = {x, 1};
+  const elem *gate_up_device = ops_to_elements(run, 2, gate_up);
+  const elem *one = ops_to_elements(run, 1, gate_up + 1);
+  elem *gelu = ops_unset_elements(run, 1);
+  elem *dgelu = ops_unset_elements(run, 1);
+  elem *swiglu = ops_unset_elements(run, 1);
+  elem *dswiglu = ops_unset_elements(run, 2);
+  run->ops->gelu_forward(run->device, 1, gate_up_device, gelu);
+  run->ops->gelu_backward(run->device, 1, gate_up_device, one, dgelu);
+  run->ops->swiglu_forward(run->device, 1, 1, gate_up_device, swiglu);
+  run->ops->swiglu_backward(run->device, 1, 1, gate_up_device, one, dswiglu);
+  results[0] = *ops_from_elements(run, 1, gelu);
+  results[1] = *ops_from_elements(run, 1, dgelu);
+  results[2] = *ops_from_elements(run, 1, swiglu);
+  const float *gradients = ops_from_elements(run, 2, dswiglu);
+  results[3] = gradients[0];
+  results[4] = gradients[1];
 }
 
 /* Each extreme value by itself: no result may be off by more than a rounding, and none may be NaN. */
 static void check_extremes(OpsRun *run) {
   for (int64_t i = 0; i < EXTREMES; i++) {
-    const float one = 1;
-    const float gate_up[2] = {extremes[i], 1};
-    float results[5] = {NAN, NAN, NAN, NAN, NAN};
-    run->ops->gelu_forward(run->device, 1, gate_up, results);
-    run->ops->gelu_backward(run->device, 1, gate_up, &one, results + 1);
-    run->ops->swiglu_forward(run->device, 1, 1, gate_up, results + 2);
-    run->ops->swiglu_backward(run->device, 1, 1, gate_up, &one, results + 3);
-    const double x = (double)extremes[i];
+    const float value = ops_rounded(run, extremes[i]);
+    const double x = (double)value;
     const bool flat = fabs(x) > 60; /* beyond the reach of differences */
-    const double expected[5] = {gelu64(x), flat ? (x > 0 ? 1 : 0) : derivative(gelu64, x), silu64(x),
-                                flat ? (x > 0 ? 1 : 0) : derivative(silu64, x), silu64(x)};
-    for (int k = 0; k < 5; k++) {
+    const double expected[RESULTS] = {gelu64(x), flat ? (x > 0 ? 1 : 0) : derivative(gelu64, x), silu64(x),
+                                      flat ? (x > 0 ? 1 : 0) : derivative(silu64, x), silu64(x)};
+    float results[RESULTS];
+    run_activations(run, value, results);
+    for (int k = 0; k < RESULTS; k++) {
+      const double nearest = element_nearest(run->elements, results[k], expected[k]);
       const double size = fmax(fabs(expected[k]), 1e-2);
-      ops_within(run, "extreme value", i, fabs((double)results[k] - expected[k]) / size, 3e-7);
+      ops_within(run, "extreme value", i, fabs(nearest - expected[k]) / size, 3e-7);
     }
   }
 }
 
 /* NaN comes out as NaN: nothing hides it from the loss. */
 static void check_nan(OpsRun *run) {
-  const float one = 1;
-  const float gate_up[2] = {NAN, 1};
-  float results[5] = {0};
-  run->ops->gelu_forward(run->device, 1, gate_up, results);
-  run->ops->gelu_backward(run->device, 1, gate_up, &one, results + 1);
-  run->ops->swiglu_forward(run->device, 1, 1, gate_up, results + 2);
-  run->ops->swiglu_backward(run->device, 1, 1, gate_up, &one, results + 3);
-  for (int k = 0; k < 5; k++) assert_true(isnan(results[k]));
+  float results[RESULTS];
+  run_activations(run, NAN, results);
+  for (int k = 0; k < RESULTS; k++) assert_true(isnan(results[k]));
+}
+
+/* Halfway between two elements, beyond the largest, and numbers that are none. */
+static const float rounded_specially[] = {
+    0x1.01p0F, 0x1.03p0F, -0x1.01p0F, 0x1.0100002p0F, 0x1.fffffep127F, -0x1.fffffep127F, INFINITY, -INFINITY,
+    0.0F,      -0.0F,     NAN};
+#define SPECIAL ((int64_t)(sizeof rounded_specially / sizeof rounded_specially[0]))
+
+static void check_conversion(OpsRun *run, int64_t count, const float *x) {
+  elem *y_device = ops_unset_elements(run, count);
+  run->ops->from_floats(run->device, count, ops_to_floats(run, count, x), y_device);
+  const float *y = ops_from_elements(run, count, y_device);
+  for (int64_t i = 0; i < count; i++) {
+    const float expected = ops_rounded(run, x[i]);
+    if (y[i] == expected && signbit(y[i]) == signbit(expected)) continue;
+    if (isnan(y[i]) && isnan(expected)) continue;
+    fail_msg("%s: %a became %a, expected %a", run->implementation, (double)x[i], (double)y[i],
+             (double)expected);
+  }
+}
+
+static void check_conversions(OpsRun *run) {
+  for (size_t i = 0; i < COUNTS; i++) check_conversion(run, counts[i], ops_random(run, counts[i], 1));
+  check_conversion(run, SPECIAL, rounded_specially);
+  /* The upper half of this NaN's bits is that of infinity. */
+  const uint32_t bits = 0x7F800001;
+  float hidden;
+  memcpy(&hidden, &bits, sizeof hidden);
+  check_conversion(run, 1, &hidden);
+}
+
+static void check_add(OpsRun *run, int64_t count) {
+  const float *x = ops_random_elements(run, count, 1);
+  const float *start = ops_random_elements(run, count, 1);
+  elem *y_device = ops_to_elements(run, count, start);
+  float *y_f32_device = ops_to_floats(run, count, start);
+  run->ops->add(run->device, count, ops_to_elements(run, count, x), y_device);
+  run->ops->add_f32(run->device, count, ops_to_floats(run, count, x), y_f32_device);
+  const float *y = ops_from_elements(run, count, y_device);
+  const float *y_f32 = ops_from_floats(run, count, y_f32_device);
+  for (int64_t i = 0; i < count; i++) {
+    assert_true(y_f32[i] == start[i] + x[i]);
+    assert_true(y[i] == ops_rounded(run, y_f32[i]));
+  }
 }
 
 static void check_adds(OpsRun *run) {
-  for (size_t i = 0; i < COUNTS; i++) {
-    const int64_t count = counts[i];
-    const float *x = ops_random(run, count, 1);
-    const float *start = ops_random(run, count, 1);
-    float *y = ops_copy(run, count, start);
-    float *y_f32 = ops_copy(run, count, start);
-    run->ops->add(run->device, count, x, y);
-    run->ops->add_f32(run->device, count, x, y_f32);
-    for (int64_t j = 0; j < count; j++) assert_true(y[j] == start[j] + x[j] && y_f32[j] == y[j]);
-  }
+  for (size_t i = 0; i < COUNTS; i++) check_add(run, counts[i]);
 }
 
 static void test_gelu(void **state) {
@@ -155,6 +211,11 @@ static void test_nan(void **state) {
   ops_check_all(check_nan);
 }
 
+static void test_from_floats(void **state) {
+  (void)state;
+  ops_check_all(check_conversions);
+}
+
 static void test_add(void **state) {
   (void)state;
   ops_check_all(check_adds);
@@ -162,8 +223,8 @@ static void test_add(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_gelu), cmocka_unit_test(test_swiglu), cmocka_unit_test(test_extremes),
-      cmocka_unit_test(test_nan),  cmocka_unit_test(test_add),
+      cmocka_unit_test(test_gelu), cmocka_unit_test(test_swiglu),      cmocka_unit_test(test_extremes),
+      cmocka_unit_test(test_nan),  cmocka_unit_test(test_from_floats), cmocka_unit_test(test_add),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,39 +11,51 @@ static const int64_t columns[] = {1, 2, 7, 16, 17, 33, 64, 100, 257, 1000};
 #define ROWS (sizeof rows / sizeof rows[0])
 #define COLUMNS (sizeof columns / sizeof columns[0])
 
-/* One norm's arrays; mean and bias are NULL for RMSNorm. */
+/* A norm's inputs, and its results once run_forward has run; those without mean and bias are RMSNorms. */
 typedef struct Norm {
   int64_t n, c;
   float eps;
   float *x;      /* (n, c) */
   float *weight; /* (c) */
   float *bias;   /* (c) or NULL */
-  float *y;      /* (n, c) */
-  float *mean;   /* (n) or NULL */
-  float *rstd;   /* (n) */
+  const elem *x_device;
+  const elem *weight_device;
+  float *mean_device; /* (n) or NULL */
+  float *rstd_device; /* (n) */
+  const float *y;     /* (n, c) */
+  const float *mean;  /* (n) or NULL */
+  const float *rstd;  /* (n) */
 } Norm;
 
 /* Rows of unit variance around `centre`. */
 static Norm make_norm(OpsRun *run, int64_t n, int64_t c, bool centred, double centre, float eps) {
-  Norm norm = {.n = n, .c = c, .eps = eps, .x = ops_random(run, n * c, 1), .weight = ops_random(run, c, 1)};
+  Norm norm = {.n = n, .c = c, .eps = eps, .x = ops_random(run, n * c, 1)};
   for (int64_t i = 0; i < n * c; i++) norm.x[i] += (float)centre;
-  norm.y = ops_unset(run, n * c);
-  norm.rstd = ops_unset(run, n);
+  ops_round(run, n * c, norm.x);
+  norm.weight = ops_random_elements(run, c, 1);
+  norm.x_device = ops_to_elements(run, n * c, norm.x);
+  norm.weight_device = ops_to_elements(run, c, norm.weight);
+  norm.rstd_device = ops_unset_floats(run, n);
   if (centred) {
-    norm.bias = ops_random(run, c, 1);
-    norm.mean = ops_unset(run, n);
+    norm.bias = ops_random_elements(run, c, 1);
+    norm.mean_device = ops_unset_floats(run, n);
   }
   return norm;
 }
 
-static void run_forward(OpsRun *run, const Norm *norm) {
+static void run_forward(OpsRun *run, Norm *norm) {
+  elem *y = ops_unset_elements(run, norm->n * norm->c);
   if (norm->bias != NULL) {
-    run->ops->layernorm_forward(run->device, norm->n, norm->c, norm->eps, norm->x, norm->weight, norm->bias,
-                                norm->y, norm->mean, norm->rstd);
+    run->ops->layernorm_forward(run->device, norm->n, norm->c, norm->eps, norm->x_device, norm->weight_device,
+                                ops_to_elements(run, norm->c, norm->bias), y, norm->mean_device,
+                                norm->rstd_device);
+    norm->mean = ops_from_floats(run, norm->n, norm->mean_device);
   } else {
-    run->ops->rmsnorm_forward(run->device, norm->n, norm->c, norm->eps, norm->x, norm->weight, norm->y,
-                              norm->rstd);
+    run->ops->rmsnorm_forward(run->device, norm->n, norm->c, norm->eps, norm->x_device, norm->weight_device,
+                              y, norm->rstd_device);
   }
+  norm->rstd = ops_from_floats(run, norm->n, norm->rstd_device);
+  norm->y = ops_from_elements(run, norm->n * norm->c, y);
 }
 
 static RefNorm norm64(OpsRun *run, const Norm *norm) {
@@ -53,7 +65,7 @@ static RefNorm norm64(OpsRun *run, const Norm *norm) {
                    .centred = norm->bias != NULL};
 }
 
-/* The statistics by their definition. */
+/* The statistics, floats in every table, by their definition. */
 static void check_statistics(OpsRun *run, const Norm *norm) {
   double *mean = ops_zeros64(run, norm->n);
   double *rstd = ops_zeros64(run, norm->n);
@@ -69,17 +81,16 @@ static void check_statistics(OpsRun *run, const Norm *norm) {
 }
 
 static void check_forward(OpsRun *run, int64_t n, int64_t c, bool centred, double centre) {
-  const Norm norm = make_norm(run, n, c, centred, centre, 1e-5F);
+  Norm norm = make_norm(run, n, c, centred, centre, 1e-5F);
   run_forward(run, &norm);
+  if (run->repeated) return;
   const RefNorm reference = norm64(run, &norm);
   double *expected = ops_zeros64(run, n * c);
   ref_norm_forward(&reference, ops_matrix(ops_copy64(run, n * c, norm.x), n, c), ops_matrix(expected, n, c));
   /* A row of one element is its own mean: y is the bias, whatever rstd is. */
   ops_within(run, centred ? "layernorm_forward" : "rmsnorm_forward", c,
-             largest_error(n * c, norm.y, expected), 5e-7);
+             ops_largest_error(run, n * c, norm.y, expected), 5e-7);
   check_statistics(run, &norm);
-  ops_record(run, (size_t)(n * c) * sizeof(float), norm.y);
-  ops_record(run, (size_t)n * sizeof(float), norm.rstd);
 }
 
 static void check_forwards(OpsRun *run) {
@@ -128,29 +139,34 @@ static void differences(OpsRun *run, const Norm *norm, const float *dy, double *
   }
 }
 
-/* Every gradient is added to what is there. */
+/* Every gradient is added to what is there; dx + its old value is rounded to the elements once. */
 static void check_backward(OpsRun *run, int64_t n, int64_t c, bool centred) {
-  const Norm norm = make_norm(run, n, c, centred, 0.5, 0.1F); /* eps: smooth enough for differences */
+  Norm norm = make_norm(run, n, c, centred, 0.5, 0.1F); /* eps: smooth enough for differences */
   run_forward(run, &norm);
-  const float *dy = ops_random(run, n * c, 1);
-  float *dx = ops_random(run, n * c, 1);
-  float *dweight = ops_random(run, c, 1);
-  float *dbias = ops_random(run, c, 1);
-  double *dx64 = ops_copy64(run, n * c, dx);
-  double *dweight64 = ops_copy64(run, c, dweight);
-  double *dbias64 = ops_copy64(run, c, dbias);
+  const float *dy = ops_random_elements(run, n * c, 1);
+  const float *dx_start = ops_random_elements(run, n * c, 1);
+  const float *dweight_start = ops_random(run, c, 1);
+  const float *dbias_start = ops_random(run, c, 1);
+  const elem *dy_device = ops_to_elements(run, n * c, dy);
+  elem *dx_device = ops_to_elements(run, n * c, dx_start);
+  float *dweight_device = ops_to_floats(run, c, dweight_start);
+  float *dbias_device = ops_to_floats(run, c, dbias_start);
   if (centred) {
-    run->ops->layernorm_backward(run->device, n, c, dy, norm.x, norm.weight, norm.mean, norm.rstd, dx,
-                                 dweight, dbias);
+    run->ops->layernorm_backward(run->device, n, c, dy_device, norm.x_device, norm.weight_device,
+                                 norm.mean_device, norm.rstd_device, dx_device, dweight_device, dbias_device);
   } else {
-    run->ops->rmsnorm_backward(run->device, n, c, dy, norm.x, norm.weight, norm.rstd, dx, dweight);
+    run->ops->rmsnorm_backward(run->device, n, c, dy_device, norm.x_device, norm.weight_device,
+                               norm.rstd_device, dx_device, dweight_device);
   }
-  ops_record(run, (size_t)(n * c) * sizeof(float), dx);
-  ops_record(run, (size_t)c * sizeof(float), dweight);
-  ops_record(run, (size_t)c * sizeof(float), dbias);
+  const float *dx = ops_from_elements(run, n * c, dx_device);
+  const float *dweight = ops_from_floats(run, c, dweight_device);
+  const float *dbias = ops_from_floats(run, c, dbias_device);
   if (run->repeated) return;
+  double *dx64 = ops_copy64(run, n * c, dx_start);
+  double *dweight64 = ops_copy64(run, c, dweight_start);
+  double *dbias64 = ops_copy64(run, c, dbias_start);
   differences(run, &norm, dy, dx64, dweight64, dbias64);
-  ops_within(run, centred ? "layernorm dx" : "rmsnorm dx", c, relative_error(n * c, dx, dx64), 5e-7);
+  ops_within(run, centred ? "layernorm dx" : "rmsnorm dx", c, ops_relative_error(run, n * c, dx, dx64), 5e-7);
   ops_within(run, centred ? "layernorm dweight" : "rmsnorm dweight", c, relative_error(c, dweight, dweight64),
              5e-7);
   ops_within(run, "dbias", c, relative_error(c, dbias, dbias64), 2e-7);
@@ -165,14 +181,20 @@ static void check_backwards(OpsRun *run) {
   }
 }
 
+/* Without rows nothing is touched. */
 static void check_zero_sizes(OpsRun *run) {
-  float one[1] = {1};
-  float sums[2] = {3, 4};
-  run->ops->layernorm_forward(run->device, 0, 1, 1e-5F, one, one, one, one, one, one);
-  run->ops->rmsnorm_forward(run->device, 0, 1, 1e-5F, one, one, one, one);
-  run->ops->layernorm_backward(run->device, 0, 1, one, one, one, one, one, one, sums, sums + 1);
-  run->ops->rmsnorm_backward(run->device, 0, 1, one, one, one, one, one, sums);
-  assert_true(one[0] == 1 && sums[0] == 3 && sums[1] == 4);
+  static const float one[1] = {1};
+  static const float sums_start[2] = {3, 4};
+  const elem *row = ops_to_elements(run, 1, one);
+  elem *out = ops_to_elements(run, 1, one);
+  float *statistic = ops_to_floats(run, 1, one);
+  float *sums = ops_to_floats(run, 2, sums_start);
+  run->ops->layernorm_forward(run->device, 0, 1, 1e-5F, row, row, row, out, statistic, statistic);
+  run->ops->rmsnorm_forward(run->device, 0, 1, 1e-5F, row, row, out, statistic);
+  run->ops->layernorm_backward(run->device, 0, 1, row, row, row, statistic, statistic, out, sums, sums + 1);
+  run->ops->rmsnorm_backward(run->device, 0, 1, row, row, row, statistic, out, sums);
+  assert_true(ops_from_elements(run, 1, out)[0] == 1 && ops_from_floats(run, 1, statistic)[0] == 1);
+  assert_memory_equal(ops_from_floats(run, 2, sums), sums_start, sizeof sums_start);
 }
 
 static void test_forward(void **state) {

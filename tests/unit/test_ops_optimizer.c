@@ -1,4 +1,5 @@
-/* The sum of squares and AdamW: every implementation against the equations in float64. */
+/* The sum of squares and AdamW, which work on floats in every table: every implementation against the
+ * equations in float64. */
 #include <math.h>
 #include <stdint.h>
 
@@ -8,16 +9,37 @@
 static const int64_t counts[] = {0, 1, 7, 17, 33, 100, 257, 1000, 100003};
 #define COUNTS (sizeof counts / sizeof counts[0])
 
+/* The sum is added to what is there. */
+static void check_sum(OpsRun *run, int64_t count) {
+  static const double start = 3e29;
+  const float *x = ops_random(run, count, 1e15);
+  double expected = start;
+  for (int64_t j = 0; j < count; j++) expected += (double)x[j] * (double)x[j];
+  double *sum_device = ops_to_device(run, sizeof start, &start);
+  run->ops->sum_of_squares(run->device, count, ops_to_floats(run, count, x), sum_device);
+  double sum = 0;
+  ops_from_device(run, sizeof sum, sum_device, &sum);
+  ops_within(run, "sum_of_squares", count, fabs(sum - expected) / expected, 1e-13);
+}
+
+/* The same of the numbers themselves, whose sum in float would lose digits. */
+static void check_plain_sum(OpsRun *run, int64_t count) {
+  static const double start = 0.25;
+  float *x = ops_random(run, count, 1);
+  double expected = start;
+  for (int64_t j = 0; j < count; j++) x[j] += 8;
+  for (int64_t j = 0; j < count; j++) expected += (double)x[j];
+  double *sum_device = ops_to_device(run, sizeof start, &start);
+  run->ops->sum(run->device, count, ops_to_floats(run, count, x), sum_device);
+  double sum = 0;
+  ops_from_device(run, sizeof sum, sum_device, &sum);
+  ops_within(run, "sum", count, fabs(sum - expected) / expected, 1e-13);
+}
+
 static void check_sums(OpsRun *run) {
   for (size_t i = 0; i < COUNTS; i++) {
-    const float *x = ops_random(run, counts[i], 1e15);
-    double expected = 0;
-    for (int64_t j = 0; j < counts[i]; j++) expected += (double)x[j] * (double)x[j];
-    double sum = NAN;
-    run->ops->sum_of_squares(run->device, counts[i], x, &sum);
-    const double error = expected > 0 ? fabs(sum - expected) / expected : fabs(sum);
-    ops_within(run, "sum_of_squares", counts[i], error, 1e-13);
-    ops_record(run, sizeof sum, &sum);
+    check_sum(run, counts[i]);
+    check_plain_sum(run, counts[i]);
   }
 }
 
@@ -45,21 +67,23 @@ static void check_updates(OpsRun *run, int64_t count, float weight_decay) {
                     .eps = 1e-4F,
                     .weight_decay = weight_decay,
                     .gradient_scale = 0.25F};
-  float *w = ops_random(run, count, 1);
-  float *m = ops_zeros(run, count);
-  float *v = ops_zeros(run, count);
-  double *w64 = ops_copy64(run, count, w);
+  const float *start = ops_random(run, count, 1);
+  float *w = ops_to_floats(run, count, start);
+  float *m = ops_to_floats(run, count, ops_zeros(run, count));
+  float *v = ops_to_floats(run, count, ops_zeros(run, count));
+  double *w64 = ops_copy64(run, count, start);
   double *m64 = ops_zeros64(run, count);
   double *v64 = ops_zeros64(run, count);
   for (step.step = 1; step.step <= 4; step.step++) {
     const float *gradient = ops_random(run, count, 1);
-    run->ops->adamw(run->device, &step, count, gradient, w, m, v);
+    run->ops->adamw(run->device, &step, count, ops_to_floats(run, count, gradient), w, m, v);
     adamw64(&step, count, ops_copy64(run, count, gradient), w64, m64, v64);
   }
-  ops_within(run, "adamw, first moment", count, relative_error(count, m, m64), 2e-7);
-  ops_within(run, "adamw, second moment", count, relative_error(count, v, v64), 2e-7);
-  ops_within(run, "adamw, weights", count, relative_error(count, w, w64), 6e-7);
-  ops_record(run, (size_t)count * sizeof(float), w);
+  ops_within(run, "adamw, first moment", count, relative_error(count, ops_from_floats(run, count, m), m64),
+             2e-7);
+  ops_within(run, "adamw, second moment", count, relative_error(count, ops_from_floats(run, count, v), v64),
+             2e-7);
+  ops_within(run, "adamw, weights", count, relative_error(count, ops_from_floats(run, count, w), w64), 6e-7);
 }
 
 /* A late step, where the corrections are all but 1, and gradients of nothing: the weights only decay. */
@@ -71,12 +95,17 @@ static void check_late_step(OpsRun *run) {
                           .weight_decay = 0.5F,
                           .gradient_scale = 1,
                           .step = 100000};
-  const float gradient[3] = {0, 0, 1e-3F};
-  float w[3] = {1, -2, 3};
-  float m[3] = {0, 0, 1e-3F};
-  float v[3] = {0, 0, 1e-6F};
-  run->ops->adamw(run->device, &step, 3, gradient, w, m, v);
-  assert_true(w[0] == 0.9375F && w[1] == -1.875F && m[0] == 0 && v[1] == 0);
+  static const float gradient[3] = {0, 0, 1e-3F};
+  static const float w_start[3] = {1, -2, 3};
+  static const float m_start[3] = {0, 0, 1e-3F};
+  static const float v_start[3] = {0, 0, 1e-6F};
+  float *w_device = ops_to_floats(run, 3, w_start);
+  float *m_device = ops_to_floats(run, 3, m_start);
+  float *v_device = ops_to_floats(run, 3, v_start);
+  run->ops->adamw(run->device, &step, 3, ops_to_floats(run, 3, gradient), w_device, m_device, v_device);
+  const float *w = ops_from_floats(run, 3, w_device);
+  assert_true(w[0] == 0.9375F && w[1] == -1.875F);
+  assert_true(ops_from_floats(run, 3, m_device)[0] == 0 && ops_from_floats(run, 3, v_device)[1] == 0);
   assert_true(fabs((double)w[2] - (3 - 0.125 * (1 + 1.5))) < 1e-5);
 }
 

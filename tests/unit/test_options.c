@@ -197,10 +197,10 @@ static void test_values_that_are_refused(void **state) {
     {"scheduler.name=polynomial", "override 'scheduler.name=polynomial': 'scheduler.name' is polynomial; "
                                   "it must be cosine, linear, constant or "
                                   "wsd"},
-    {"device=cuda",
-     "override 'device=cuda': 'device' is cuda, but this build has no CUDA device; choose auto or cpu"},
-    {"train.precision=bf16", "override 'train.precision=bf16': 'train.precision' is bf16, but this build "
-                             "trains in fp32; choose fp32"},
+    {"device=gpu",
+     "override 'device=gpu': 'device' is gpu; it must be auto, cpu or cuda; did you mean 'cpu'?"},
+    {"train.precision=fp16", "override 'train.precision=fp16': 'train.precision' is fp16; it must be fp32 or "
+                             "bf16; did you mean 'fp32'?"},
 #if RINGGPT_MPI
     {"parallelism.transport=nccl", "override 'parallelism.transport=nccl': 'parallelism.transport' is nccl, "
                                    "but this build has no NCCL transport; "

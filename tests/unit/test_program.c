@@ -114,7 +114,10 @@ static void test_configuration(void **state) {
   assert_fails("train a.yaml", STATUS_CONFIG,
                "a.yaml:3: unknown key 'train.setps'; did you mean 'train.steps'?");
   temp_file_write_text(temp_dir_path(&directory, "b.yaml"), "data: {train: x}\n");
-  assert_fails("train b.yaml device=cuda", STATUS_CONFIG, "this build has no CUDA device");
+  assert_int_equal(setenv("RINGGPT_CUDA", "/absent/ringgpt-cuda.so", 1), 0);
+  assert_fails("train b.yaml device=cuda", STATUS_CONFIG,
+               "device: cuda: no CUDA device: /absent/ringgpt-cuda.so is not there");
+  assert_int_equal(unsetenv("RINGGPT_CUDA"), 0);
   assert_fails("train b.yaml steps", STATUS_USAGE, "'steps' is not of the form section.key=value");
 }
 

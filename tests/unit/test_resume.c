@@ -156,7 +156,8 @@ static Status compare_share(Rank *rank, void *context, Error *error) {
   Status status = STATUS_OK;
   float *values = calloc((size_t)(3 * total), sizeof *values);
   if (values == NULL) return fail(error, STATUS_SYSTEM, "no memory");
-  TRY_GOTO(sharding_create(rank->world, &state->table, values, values, &sharding, error), done);
+  TRY_GOTO(sharding_create(rank->world, &state->table, values, sizeof(float), values, &sharding, error),
+           done);
   const CheckpointTarget target = {.table = &state->table,
                                    .weights = values,
                                    .ranges = sharding.own,

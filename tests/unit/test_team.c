@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "data/loader.h"
-#include "kernels/device.h"
+#include "kernels/cpu/cpu_device.h"
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/training.h"
@@ -122,7 +122,7 @@ static void test_loader_is_no_compute_thread(void **state) {
   Error error = {0};
   Device *device = NULL;
   Loader *loader = NULL;
-  expect_ok(device_create(1, &device, &error), &error);
+  expect_ok(cpu_device_create(1, &device, &error), &error);
   const int before = atomic_load(&started);
   atomic_store(&flushing, 0);
   expect_ok(loader_open(&options, &loader, &error), &error);

@@ -1,0 +1,31 @@
+/* The devices that tests of the whole model run on. */
+#include "tests/support/test_device.h"
+
+#include <stdlib.h>
+
+#include "kernels/cpu/cpu_device.h"
+#include "kernels/cuda/load.h"
+#include "tests/support/unit.h"
+
+const char *test_device_name(TestDevice kind) {
+  static const char *const names[] = {"CPU", "CUDA in fp32", "CUDA in bf16"};
+  return names[kind];
+}
+
+bool test_device_find_cuda(void) {
+  const char *object = getenv("RINGGPT_TEST_CUDA");
+  if (object == NULL || object[0] == '\0') return false;
+  assert_int_equal(setenv("RINGGPT_CUDA", object, 1), 0);
+  return true;
+}
+
+void test_device_need_cuda(void) {
+  if (test_device_find_cuda()) return;
+  print_message("RINGGPT_TEST_CUDA names no CUDA device\n");
+  skip();
+}
+
+Status test_device_create(TestDevice kind, int threads, Device **out, Error *error) {
+  if (kind == TEST_CPU) return cpu_device_create(threads, out, error);
+  return cuda_device_create(0, kind == TEST_CUDA_BF16 ? ELEMENT_BF16 : ELEMENT_F32, out, error);
+}
