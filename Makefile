@@ -74,6 +74,8 @@ NVCC := $(firstword $(wildcard $(if $(CUDA_HOME),$(CUDA_HOME)/bin/nvcc,$(shell c
 endif
 ifneq ($(NVCC),)
 CUDA_HOME ?= $(abspath $(dir $(realpath $(NVCC)))..)
+NCCL := $(firstword $(wildcard $(addprefix $(CUDA_HOME)/,lib64/libnccl.so lib/libnccl.so ../nccl/lib/libnccl.so.2) \
+                               /usr/lib/$(shell uname -m)-linux-gnu/libnccl.so /usr/local/lib/libnccl.so))
 CUBLASLT := $(firstword $(wildcard $(addprefix $(CUDA_HOME)/,lib64/libcublasLt.so lib/libcublasLt.so lib/libcublasLt.so.13)))
 endif
 
@@ -124,7 +126,7 @@ no-toolkit:
 endif
 
 .PHONY: all help
-all: $(PROGRAM) $(if $(NVCC),$(OUT)/ringgpt-cuda.so) ## builds the program: build/release/ringgpt
+all: $(PROGRAM) $(if $(NVCC),$(OUT)/ringgpt-cuda.so $(if $(NCCL),$(OUT)/ringgpt-nccl.so)) ## builds the program: build/release/ringgpt
 
 $(PROGRAM): $(OUT)/train/main.o $(LIBRARY)
 	@echo "  link     $@"
@@ -152,13 +154,16 @@ $(OUT)/%.o: %.c $(OUT)/flags.txt
 # ---------------------------------------------------------------- the CUDA device
 
 # A shared object beside the program, which loads it: what it shares with the program is built into it.
-CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
+# NCCL is an object of its own, so that the device does without.
+NCCL_SOURCES := $(wildcard kernels/cuda/nccl_*.cu)
+CUDA_SOURCES := $(filter-out $(NCCL_SOURCES),$(wildcard kernels/cuda/*.cu))
 CUDA_SHARED  := kernels/base/memory.c kernels/base/status.c kernels/device.c
+NCCL_SHARED  := $(CUDA_SHARED) kernels/base/clock.c kernels/comm/comm.c kernels/comm/combine.c
 CUDA_ARCH    ?= sm_80 sm_90a sm_100 compute_100
 CUDA_TARGETS := $(foreach arch,$(CUDA_ARCH),-gencode arch=compute_$(lastword $(subst _, ,$(arch))),code=$(arch))
 NVCC_FLAGS   := -std=c++17 -O3 -lineinfo $(CUDA_TARGETS) -Werror all-warnings \
                 -Xcompiler -Wall,-Wextra,-Wno-unused-parameter,-fPIC,-fvisibility=hidden
-COMPILE_CUDA = $(NVCC) -I. -ccbin $(CXX) $(NVCC_FLAGS) $(CPPFLAGS) $(NVCCFLAGS)
+COMPILE_CUDA = $(NVCC) -I. $(addprefix -I,$(wildcard $(CUDA_HOME)/../nccl/include)) -ccbin $(CXX) $(NVCC_FLAGS) $(CPPFLAGS) $(NVCCFLAGS)
 LINK_CUDA    = $(NVCC) -shared $(CUDA_TARGETS) -ccbin $(CXX) -Xlinker --exclude-libs,ALL \
                 -Xlinker -rpath,$(patsubst %/,%,$(dir $(CUBLASLT)))
 
@@ -178,12 +183,17 @@ $(OUT)/ringgpt-cuda.so: $(CUDA_SOURCES:%.cu=$(OUT)/cuda/%.o) $(CUDA_SHARED:%.c=$
 	@echo "  link     $@"
 	$(Q)$(LINK_CUDA) -o $@ $^ $(CUBLASLT)
 
+$(OUT)/ringgpt-nccl.so: $(NCCL_SOURCES:%.cu=$(OUT)/cuda/%.o) $(NCCL_SHARED:%.c=$(OUT)/pic/%.o)
+	@echo "  link     $@"
+	$(Q)$(LINK_CUDA) -o $@ $^ -Xlinker -rpath,$(patsubst %/,%,$(dir $(NCCL))) $(NCCL)
+
 # The same sources under the emulator of tests/emulator, by the host's compiler: a device for tests.
 EMULATOR := $(filter-out tests/emulator/self_test%,$(wildcard tests/emulator/*.cpp tests/emulator/*.S))
 EMULATED := $(OUT)/emulated/ringgpt-cuda.so
+FAKE_NCCL := $(wildcard tests/nccl/*.cpp)
 COMPILE_EMULATED = $(CXX) -std=c++17 -O2 -g -fPIC -fvisibility=hidden -DRINGGPT_EMULATED -fno-strict-aliasing \
                    -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas -I. -Itests/emulator/include \
-                   -Itests/emulator $(SANITIZE_FLAGS) $(CPPFLAGS) -MMD -MP -c
+                   -Itests/emulator -Itests/nccl/include $(SANITIZE_FLAGS) $(CPPFLAGS) -MMD -MP -c
 
 $(OUT)/emulated/flags.txt: TEXT = $(COMPILE_EMULATED)
 
@@ -202,9 +212,11 @@ $(OUT)/emulated/%.o: %.S $(OUT)/emulated/flags.txt
 	@echo "  emulate  $<"
 	$(Q)$(CXX) -c -o $@ $<
 
-EMULATED_OBJECTS := $(patsubst %,$(OUT)/emulated/%.o,$(basename $(CUDA_SOURCES) $(EMULATOR)))
+EMULATED_OBJECTS := $(patsubst %,$(OUT)/emulated/%.o,$(basename $(CUDA_SOURCES) $(NCCL_SOURCES) $(FAKE_NCCL) $(EMULATOR)))
 
-# What the emulator itself is tested by; it needs no products.
+# What the emulator itself is tested by: its own cases, and those that a GPU runs too.
+EMULATED_INSTRUCTIONS := $(OUT)/emulated/gpu/instructions
+EMULATOR_TESTS := $(OUT)/tests/emulator_self_test $(EMULATED_INSTRUCTIONS)
 SELF_TEST := $(filter-out %/cublaslt.o,$(patsubst %,$(OUT)/emulated/%.o,$(basename $(wildcard tests/emulator/*.cpp tests/emulator/*.S))))
 
 $(OUT)/tests/emulator_self_test: $(SELF_TEST)
@@ -212,7 +224,8 @@ $(OUT)/tests/emulator_self_test: $(SELF_TEST)
 	@echo "  link     $@"
 	$(Q)$(CXX) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $^ -lcmocka -lpthread -ldl $(LDLIBS)
 
-$(EMULATED): $(EMULATED_OBJECTS) $(CUDA_SHARED:%.c=$(OUT)/pic/%.o)
+# Holds the fake NCCL of tests/nccl too: it works on the same streams.
+$(EMULATED): $(EMULATED_OBJECTS) $(NCCL_SHARED:%.c=$(OUT)/pic/%.o)
 	@echo "  link     $@"
 	$(Q)$(CXX) -shared $(if $(SANITIZE),,-Wl,-z,defs) $(SANITIZE_FLAGS) -o $@ $^ -lpthread -ldl
 
@@ -245,7 +258,7 @@ endef
 
 # NVIDIA's own packages of PyPI: Debian has an older toolkit, outside of its main section.
 TOOLKIT := $(foreach part,nvcc crt runtime cccl,nvidia-cuda-$(part)==13.0.*) nvidia-nvvm==13.0.* nvidia-cublas==13.0.* \
-           nvidia-curand
+           nvidia-curand nvidia-nccl-cu13
 
 .PHONY: deps-cuda
 deps-cuda: ## installs a CUDA toolkit into build/toolkit where there is no nvcc (1.3 GB)
@@ -309,8 +322,8 @@ TSAN_TESTS := comm loader training resume stop ring_attention device float_mode 
 .PHONY: tests run-tests run-long-tests run-mutants run-tsan
 tests: all $(TESTS) ## builds the tests
 
-run-tests: tests $(EMULATED) $(OUT)/tests/emulator_self_test
-	@RINGGPT_TEST_CUDA=$(abspath $(EMULATED)) tests/run.sh $(TESTS) $(OUT)/tests/emulator_self_test
+run-tests: tests $(EMULATED) $(EMULATOR_TESTS)
+	@RINGGPT_TEST_CUDA=$(abspath $(EMULATED)) RINGGPT_TEST_NCCL=$(abspath $(EMULATED)) tests/run.sh $(TESTS) $(EMULATOR_TESTS)
 
 run-long-tests: all $(LONG_TESTS)
 	@TEST_TIMEOUT=3600 tests/run.sh $(LONG_TESTS)
@@ -378,10 +391,58 @@ run-bench: $(OUT)/bench/bench_attention $(OUT)/bench/bench_ring
 	@for size in "-t 1024 -d 64 -n 4" "-t 8192 -d 64 -n 4" "-t 8192 -d 128 -n 4" "-t 32768 -d 64 -n 2" \
 	  "-t 8192 -d 32 -n 4 -r 1024"; do $(OUT)/bench/bench_attention $$size -j $(shell nproc) || exit 1; done
 
+# ---------------------------------------------------------------- on a GPU
+
+# Needs a GPU, the CUDA toolkit and the libraries of the build and of the tests, and installs nothing. Where those
+# lie in a folder of their own: CPPFLAGS=-IDIR/include LDFLAGS=-LDIR/lib, and LD_LIBRARY_PATH=DIR/lib.
+GPU_TESTS := $(addprefix $(OUT)/tests/test_,ops_activation ops_dropout ops_linear ops_loss ops_norm ops_optimizer \
+             ops_position attention cuda_device cuda_products comm_device cuda_model cuda_training \
+             $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_nccl.c)))
+BENCH_GPU := $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/bench/bench_gpu*.c))
+
+$(OUT)/gpu/instructions: $(OUT)/cuda/tests/gpu/instructions.o
+	@mkdir -p $(dir $@)
+	@echo "  link     $@"
+	$(Q)$(NVCC) $(CUDA_TARGETS) -ccbin $(CXX) -o $@ $^
+
+$(EMULATED_INSTRUCTIONS): $(OUT)/emulated/tests/gpu/instructions.o $(patsubst %,$(OUT)/emulated/%.o,$(basename $(EMULATOR)))
+	@mkdir -p $(dir $@)
+	@echo "  link     $@"
+	$(Q)$(CXX) $(SANITIZE_FLAGS) -o $@ $^ -lpthread
+
+$(OUT)/gpu/bench_gpu: $(BENCH_GPU) $(LIBRARY)
+	@mkdir -p $(dir $@)
+	@echo "  link     $@"
+	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
+
+# Built for the GPU that is there, unless CUDA_ARCH says for what.
+ON_GPU = $(if $(filter command line environment,$(origin CUDA_ARCH)),,arch="$$(tests/gpu/architecture.sh)" || exit 1;) \
+         $(MAKE) $(JOBS) CUDA=1 CUDA_ARCH="$(if $(filter command line environment,$(origin CUDA_ARCH)),$(CUDA_ARCH),$$arch)"
+
+.PHONY: check-gpu bench-gpu run-check-gpu run-bench-gpu run-check-gpu-emulated
+check-gpu: ## checks what runs on a GPU, part by part; goes on where it was cut off (GPU_FLAGS="--part NAME")
+	@$(ON_GPU) run-check-gpu
+
+bench-gpu: ## measures the GPU against its peak, part by part; goes on where it was cut off (GPU_FLAGS="--part NAME")
+	@$(ON_GPU) run-bench-gpu
+
+run-check-gpu: all $(OUT)/gpu/instructions $(GPU_TESTS)
+	@CUDA_HOME=$(CUDA_HOME) tests/gpu/check.sh $(GPU_FLAGS) $(PROGRAM) $(OUT)/gpu/instructions $(GPU_TESTS)
+
+run-bench-gpu: all $(OUT)/gpu/bench_gpu
+	@CUDA_HOME=$(CUDA_HOME) tests/gpu/bench.sh $(GPU_FLAGS) $(PROGRAM) $(OUT)/gpu/bench_gpu
+
+# The scripts themselves, without a GPU: the results are the emulator's.
+run-check-gpu-emulated: $(PROGRAM) $(EMULATED) $(EMULATED_INSTRUCTIONS) $(GPU_TESTS) $(OUT)/gpu/bench_gpu
+	@tests/gpu/check.sh --object $(EMULATED) --state $(OUT)/emulated/gpu-check $(GPU_FLAGS) $(PROGRAM) \
+	  $(EMULATED_INSTRUCTIONS) $(GPU_TESTS)
+	@tests/gpu/bench.sh --quick --object $(EMULATED) --state $(OUT)/emulated/gpu-bench $(PROGRAM) $(OUT)/gpu/bench_gpu
+
 # ---------------------------------------------------------------- style
 
 FORMATTED := $(wildcard $(addsuffix /*.[ch],$(MODULES) tests/unit tests/long tests/support tests/reference \
-             tests/bench tests/peers))
+             tests/bench tests/gpu tests/peers)) $(wildcard kernels/cuda/*.cu tests/nccl/*.cpp tests/nccl/include/* tests/gpu/*.cu \
+             tests/emulator/*.h tests/emulator/*.cpp tests/emulator/include/*.h tests/emulator/include/emulated/*)
 # Vector code is not for clang-tidy: its types and intrinsics are the compiler's own.
 TIDIED := $(filter-out %_avx2.c %_avx512.c,$(SOURCES)) train/main.c
 

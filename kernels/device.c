@@ -36,6 +36,10 @@ void device_copy_rows(Device *device, void *to, size_t to_stride, const void *fr
   device->table->copy_rows(device, to, to_stride, from, from_stride, row_bytes, rows);
 }
 
+double device_waited(Device *device) {
+  return device->table->queues == NULL ? 0.0 : device->table->queues->waited(device);
+}
+
 Status device_map(Device *device, void *memory, size_t bytes, const char *what, DeviceMapping *mapping,
                   Error *error) {
   *mapping = (DeviceMapping){.device = device, .memory = memory, .host = memory, .bytes = bytes};

@@ -34,6 +34,9 @@ typedef struct DeviceQueues {
   void (*record)(Device *device, DeviceQueue queue, DeviceEvent *event);
   /* What is put into the queue from now on begins after the mark; the host goes on. */
   void (*wait)(Device *device, DeviceQueue queue, const DeviceEvent *event);
+  /* Seconds that QUEUE_COMPUTE has spent in such waits since the last call, as far as they are over. From the
+     thread of the device. */
+  double (*waited)(Device *device);
   /* Copies `bytes`; `from` may be memory of another device of the process. */
   void (*copy)(Device *device, DeviceQueue queue, void *to, const void *from, size_t bytes);
   /* to[i] = sources[0][i] + sources[1][i] + ... in this order, for `elements` floats; `to` may be one of the
@@ -89,6 +92,10 @@ void device_read(Device *device, void *host, const void *memory, size_t bytes);
 /* Copies `rows` rows of row_bytes within the device, rows to_stride and from_stride bytes apart. */
 void device_copy_rows(Device *device, void *to, size_t to_stride, const void *from, size_t from_stride,
                       size_t row_bytes, int64_t rows);
+
+/* Seconds that the device's computation has waited for what moves between ranks, since the last call; as far
+ * as they are over, which behind a device_read all are. 0 on a device whose memory is the host's. */
+double device_waited(Device *device);
 
 /* Device memory as the host sees it: itself where the device's memory is the host's, else a copy. */
 typedef struct DeviceMapping {

@@ -14,7 +14,7 @@
 #define CONFIG_LIST_LENGTH 64 /* entries of a list or of a schedule at most */
 
 typedef enum DeviceKind { DEVICE_KIND_AUTO, DEVICE_KIND_CPU, DEVICE_KIND_CUDA } DeviceKind;
-typedef enum TransportKind { TRANSPORT_AUTO, TRANSPORT_LOCAL, TRANSPORT_MPI } TransportKind;
+typedef enum TransportKind { TRANSPORT_AUTO, TRANSPORT_LOCAL, TRANSPORT_NCCL, TRANSPORT_MPI } TransportKind;
 typedef enum Precision { PRECISION_FP32, PRECISION_BF16 } Precision;
 typedef enum SchedulerKind {
   SCHEDULER_COSINE,

@@ -35,12 +35,14 @@ static Status run_rank(const Config *config, Comm *world, RankMain rank_main, vo
   TRY_GOTO(agreement_config(world, config, error), done);
   TRY_GOTO(rank_device_create(config, &rank, error), done);
   TRY_GOTO(comm_split(world, rank.data_rank, &rank.ring, error), done);
+  TRY_GOTO(rank_device_join(config, &rank, error), done);
   status = rank_main(&rank, context, error);
 done:
   /* Before anything is released: no other rank may still read this rank's buffers. */
   if (status != STATUS_OK && status != STATUS_STOPPED) comm_abort(world, error);
-  device_destroy(rank.device);
   comm_destroy(rank.ring);
+  comm_leave_device(world);
+  device_destroy(rank.device);
   return status;
 }
 

@@ -20,6 +20,7 @@ typedef struct Rank {
   int data_rank;
   int data_size;
   Device *device;
+  char movers[64];        /* what carries messages, for the log: "local", "mpi and NCCL 2.28.9" */
   bool crowded;           /* its compute threads share cores with others of the program */
   char device_note[1024]; /* why `device: auto` is not the fastest kind; empty: it is */
 } Rank;

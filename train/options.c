@@ -24,6 +24,7 @@ static const char *const activation_names[] = {
     [ACTIVATION_SWIGLU] = "swiglu", [ACTIVATION_GELU] = "gelu", NULL};
 static const char *const transport_names[] = {[TRANSPORT_AUTO] = "auto",
                                               [TRANSPORT_LOCAL] = "local",
+                                              [TRANSPORT_NCCL] = "nccl",
 #if RINGGPT_MPI
                                               [TRANSPORT_MPI] = "mpi",
 #endif
@@ -39,7 +40,6 @@ static const AbsentChoice absent_transports[] = {
 #if !RINGGPT_MPI
     {"mpi", "this build has no MPI transport"},
 #endif
-    {"nccl", "this build has no NCCL transport"},
     {0}};
 
 /* An entry: named after its place in Config, which gives section, key and offset. */
@@ -118,7 +118,8 @@ static const Option table[] = {
      .help = "Rings side by side, each with sequences of its own."},
     {PLACE(parallelism, transport), CHOICE("auto", transport_names), .absent = absent_transports,
      .help = "How ranks exchange data; local: ranks are threads of this process; mpi: processes that mpirun or "
-             "srun started; auto: as it was started."},
+             "srun started; nccl: either, and NCCL between CUDA devices; auto: as it was started, with NCCL "
+             "between CUDA devices of several processes."},
     {PLACE(parallelism, timeout), REAL("600", 0, MOST_REAL),
      .help = "Over MPI: a process that neither computes nor answers for so many seconds is given up by those "
              "that wait for it, and the run ends; 0: never."},

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cuda/load.h"
+#include "kernels/cuda/nccl_load.h"
 #include "train/threads.h"
 
 static void poll_groups(void *context) {
@@ -20,33 +21,58 @@ static Status create_cpu(const Config *config, Rank *rank, Error *error) {
                 "train.precision: bf16: the CPU computes in fp32 alone; set it to fp32%s%s",
                 rank->device_note[0] == '\0' ? "" : "; ", rank->device_note);
   }
+  if (config->parallelism.transport == TRANSPORT_NCCL) {
+    return fail(error, STATUS_CONFIG, "parallelism.transport: nccl is for CUDA devices, not for the CPU%s%s",
+                rank->device_note[0] == '\0' ? "" : "; ", rank->device_note);
+  }
   TRY(threads_of_rank(config, rank->world, &threads, &rank->crowded, error));
   return cpu_device_create(threads, &rank->device, error);
+}
+
+/* Whether the memory of devices is moved by NCCL: where the transport cannot, or where it is asked for. */
+static bool needs_nccl(const Config *config, const Comm *group) {
+  return group->size > 1 &&
+         (config->parallelism.transport == TRANSPORT_NCCL || !group->table->moves_device_memory);
+}
+
+/* How many CUDA devices this rank finds and can use. */
+static Status count_cuda(const Config *config, const Comm *world, int *devices, Error *error) {
+  NcclVersion version;
+  TRY(cuda_device_count(devices, error));
+  return needs_nccl(config, world) ? cuda_nccl_version(&version, error) : STATUS_OK;
+}
+
+/* Lets the group move the device's memory. */
+static Status join_group(const Config *config, const Rank *rank, Comm *group, Error *error) {
+  if (needs_nccl(config, group)) return cuda_nccl_attach(group, rank->device, error);
+  return comm_use_device(group, rank->device, error);
+}
+
+static Status name_nccl(Rank *rank, Error *error) {
+  NcclVersion version;
+  TRY(cuda_nccl_version(&version, error));
+  (void)snprintf(rank->movers, sizeof rank->movers, "%s and %s", rank->world->table->name, version.text);
+  if (version.warning != NULL) {
+    (void)snprintf(rank->device_note, sizeof rank->device_note, "warning: %s: %s", version.text,
+                   version.warning);
+  }
+  return STATUS_OK;
 }
 
 static Status create_cuda(const Config *config, Rank *rank, int devices, Error *error) {
   const ElementType elements = config->train.precision == PRECISION_BF16 ? ELEMENT_BF16 : ELEMENT_F32;
   int local = 0;
   TRY(threads_local_rank(rank->world, &local, error));
-  TRY(cuda_device_create(local % devices, elements, &rank->device, error));
-  return comm_use_device(rank->world, rank->device, error);
-}
-
-/* How many CUDA devices this rank finds and can use with its transport. */
-static Status count_cuda(const Comm *world, int *devices, Error *error) {
-  *devices = 0;
-  if (world->size > 1 && !world->table->moves_device_memory) {
-    return fail(error, STATUS_CONFIG, "no CUDA device: the transport %s cannot move its memory",
-                world->table->name);
-  }
-  return cuda_device_count(devices, error);
+  TRY(cuda_device_create(devices > 1 ? local % devices : 0, elements, &rank->device, error));
+  TRY(join_group(config, rank, rank->world, error));
+  return needs_nccl(config, rank->world) ? name_nccl(rank, error) : STATUS_OK;
 }
 
 static Status create_device(const Config *config, Rank *rank, Error *error) {
   int devices = 0;
   Error missing = {0};
   if (config->device == DEVICE_KIND_CPU) return create_cpu(config, rank, error);
-  const Status found = count_cuda(rank->world, &devices, &missing);
+  const Status found = count_cuda(config, rank->world, &devices, &missing);
   if (config->device == DEVICE_KIND_CUDA) {
     if (found != STATUS_OK) return fail(error, found, "device: cuda: %s", missing.text);
     return create_cuda(config, rank, devices, error);
@@ -60,8 +86,14 @@ static Status create_device(const Config *config, Rank *rank, Error *error) {
 }
 
 Status rank_device_create(const Config *config, Rank *rank, Error *error) {
+  (void)snprintf(rank->movers, sizeof rank->movers, "%s", rank->world->table->name);
   TRY(create_device(config, rank, error));
   rank->device->poll = poll_groups;
   rank->device->poll_context = rank;
   return STATUS_OK;
+}
+
+Status rank_device_join(const Config *config, Rank *rank, Error *error) {
+  if (rank->device->table->queues == NULL) return STATUS_OK;
+  return join_group(config, rank, rank->ring, error);
 }

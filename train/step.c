@@ -72,6 +72,7 @@ static Status accumulate(Trainer *trainer, StepSums *sums, Error *error) {
   /* The one place in a step where a device that works on its own is waited for. */
   const double squares = optimizer_sum_of_squares(&trainer->optimizer, model_gradients(trainer->model));
   TRY(model_take_loss(trainer->model, &loss, error));
+  trainer->rank->world->waits.exposed += device_waited(trainer->rank->device);
   double values[4] = {loss.nll, (double)loss.targets, squares, stop_requested(trainer->stop) ? 1.0 : 0.0};
   TRY(comm_all_reduce(trainer->rank->world, COMM_F64, COMM_SUM, values, 4, error));
   *sums = (StepSums){.nll = values[0], .targets = values[1], .squares = values[2], .stops = values[3]};

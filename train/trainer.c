@@ -168,7 +168,7 @@ static void report(const Trainer *trainer) {
   const double own = (double)trainer->sharding.own_elements * sizeof(float) / 1048576.0;
   if (rank->device_note[0] != '\0') run_log_message(trainer->log, "%s", rank->device_note);
   run_log_message(trainer->log, "ring %d x data %d over %s, %s%s; %lld parameters", rank->ring->size,
-                  rank->data_size, rank->world->table->name, rank->device->summary,
+                  rank->data_size, rank->movers, rank->device->summary,
                   rank->crowded ? " on cores shared with other ranks" : "",
                   (long long)model_table(trainer->model)->total);
   run_log_message(trainer->log,

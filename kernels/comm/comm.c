@@ -19,6 +19,12 @@ void comm_attach_mover(Comm *comm, Device *device, CommMover *mover) {
   comm->mover = mover;
 }
 
+void comm_leave_device(Comm *comm) {
+  if (comm->mover != NULL) comm->mover->table->destroy(comm->mover);
+  comm->mover = NULL;
+  comm->device = NULL;
+}
+
 /* The kind of a request that is the mover's. */
 #define MOVED (-1)
 
@@ -153,12 +159,13 @@ void comm_poll(Comm *comm) {
 }
 
 void comm_abort(Comm *comm, const Error *cause) {
-  if (comm->mover != NULL) comm->mover->table->abort(comm->mover);
+  /* The transport first: it carries the cause. */
   comm->table->abort(comm, cause);
+  if (comm->mover != NULL) comm->mover->table->abort(comm->mover);
 }
 
 void comm_destroy(Comm *comm) {
   if (comm == NULL) return;
-  if (comm->mover != NULL) comm->mover->table->destroy(comm->mover);
+  comm_leave_device(comm);
   comm->table->destroy(comm);
 }

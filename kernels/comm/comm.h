@@ -97,6 +97,10 @@ struct Comm {
  * the transport cannot move such memory. */
 Status comm_use_device(Comm *comm, Device *device, Error *error);
 
+/* Ends it, with what moves the memory, before the device is released; operations on its memory are then over,
+ * or the group has aborted. Groups that are destroyed before their device need not. */
+void comm_leave_device(Comm *comm);
+
 /* Makes a group of `size` ranks that are threads of this process: comms[r] is for the thread of rank r, which
  * calls comm_destroy on it. */
 Status comm_local_create(int size, Comm *comms[], Error *error);

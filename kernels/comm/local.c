@@ -202,7 +202,7 @@ static Status local_post(Comm *comm, CommLabel label, LocalSignature signature, 
   } else if (operation->arrived == group->size) {
     local_execute(hub, group->size, operation);
   }
-  comm->waits.exposed += clock_seconds() - begin;
+  if (own->device == NULL) comm->waits.exposed += clock_seconds() - begin;
   pthread_cond_broadcast(&hub->changed);
 done:
   pthread_mutex_unlock(&hub->mutex);
@@ -269,7 +269,8 @@ static Status local_wait(Comm *comm, CommRequest *request, Error *error) {
   }
   /* What is complete counts, also when a rank has failed since: all ranks then agree on how far they came. */
   if (own->sent && own->received) {
-    count_wait(comm, operation, begin);
+    /* What a device waits for, it measures itself: the host is ahead of it. */
+    if (own->device == NULL) count_wait(comm, operation, begin);
     follow(group, operation, comm->rank);
     operation_leave(group, operation);
     *request = (CommRequest){0};

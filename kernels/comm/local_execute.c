@@ -67,14 +67,16 @@ static void reduce_on_host(int size, LocalOperation *operation, size_t begin, si
 /* The same sum of bytes [begin, end), of floats, to the buffer of one rank, in its queue. */
 static void sum_on_device(int size, LocalOperation *operation, size_t begin, size_t end, int rank) {
   const LocalPart *part = &operation->parts[rank];
+  const size_t first = begin / sizeof(float);
   const float *sources[DEVICE_SOURCES];
+  float *to = part->receive;
   for (int i = 0; i < size; i++) {
-    sources[i] = (const float *)((const char *)operation->parts[i].receive + begin);
+    const float *buffer = operation->parts[i].receive;
+    sources[i] = buffer + first;
   }
   after_arrivals(part, size, operation);
   part->device->table->queues->sum(part->device, part->queue, size, sources,
-                                   (int64_t)((end - begin) / sizeof(float)),
-                                   (float *)((char *)part->receive + begin));
+                                   (int64_t)((end - begin) / sizeof(float)), to + first);
   finish(part);
 }
 

@@ -20,6 +20,16 @@ typedef struct CudaStaging {
   cudaEvent_t done[2]; /* the copies from each part */
 } CudaStaging;
 
+/* Waits of the compute queue for marks of others, between two events each; those that found no room are not
+ * counted. */
+#define CUDA_WAITS 1024
+
+typedef struct CudaWaits {
+  cudaEvent_t begin[CUDA_WAITS]; /* made when first used */
+  cudaEvent_t end[CUDA_WAITS];
+  int used;
+} CudaWaits;
+
 typedef struct CudaDevice {
   Device device; /* first: a Device * of this kind is a CudaDevice * */
   int index;     /* of cudaSetDevice */
@@ -32,6 +42,7 @@ typedef struct CudaDevice {
   CudaPlans plans; /* algorithms that cuBLASLt chose */
   void *scratch;   /* of operations on the compute queue */
   size_t scratch_bytes;
+  CudaWaits waits;
   pthread_mutex_t elsewhere_lock;
   Error elsewhere; /* the first failure of a queue in another thread than the maker's, not yet told */
 } CudaDevice;

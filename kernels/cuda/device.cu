@@ -142,6 +142,7 @@ void cuda_destroy(Device *device) {
   for (int queue = 0; queue < DEVICE_QUEUES; queue++) {
     if (cuda->streams[queue] != NULL) (void)cudaStreamSynchronize(cuda->streams[queue]);
   }
+  cuda_waits_close(cuda);
   (void)cudaFree(cuda->scratch);
   cuda_staging_close(cuda);
   (void)cudaFree(cuda->workspace);

@@ -25,6 +25,12 @@ Status cuda_take(const CudaDevice *cuda, size_t bytes, const char *what, void **
 Status cuda_staging_open(CudaDevice *cuda, Error *error);
 void cuda_staging_close(CudaDevice *cuda);
 
+/* A wait of the compute queue for a mark, whose time is taken; what such waits took since the last call; and
+ * the release of the events. From the maker's thread. */
+cudaError_t cuda_timed_wait(CudaDevice *cuda, cudaEvent_t mark);
+double cuda_waited(Device *device);
+void cuda_waits_close(CudaDevice *cuda);
+
 /* Tells the device of failures that its queues had in other threads. From the maker's thread. */
 void cuda_collect_failures(CudaDevice *cuda);
 

@@ -80,7 +80,9 @@ static void wait(Device *device, DeviceQueue queue, const DeviceEvent *event) {
   if (!is_usable(cuda)) return;
   Error error = {};
   const int previous = cuda_enter(cuda);
-  const cudaError_t code = cudaStreamWaitEvent(cuda->streams[queue], event->event, 0);
+  const bool timed = queue == QUEUE_COMPUTE && is_maker(cuda);
+  const cudaError_t code = timed ? cuda_timed_wait(cuda, event->event)
+                                 : cudaStreamWaitEvent(cuda->streams[queue], event->event, 0);
   (void)cuda_status(cuda, code, "a wait in a queue", &error);
   cuda_leave(cuda, previous);
   keep_failure(cuda, &error);
@@ -140,4 +142,4 @@ static void sum(Device *device, DeviceQueue queue, int count, const float *const
   keep_failure(cuda, &error);
 }
 
-const DeviceQueues cuda_queues = {event_create, event_destroy, record, wait, copy, sum};
+const DeviceQueues cuda_queues = {event_create, event_destroy, record, wait, cuda_waited, copy, sum};

@@ -5,6 +5,7 @@
  * What is written is packed into the part at hand and sent from there; a full part is left to its copies, and
  * the other one taken when its own are done. So the host waits only when it is more than a part ahead. */
 #include <string.h>
+#include <time.h>
 
 #include "kernels/cuda/device_layer.h"
 
@@ -70,12 +71,28 @@ void cuda_write(Device *device, void *memory, const void *host, size_t bytes) {
   cuda_leave(cuda, previous);
 }
 
+/* Waits for the compute queue. With a poll hook the host looks now and then instead of sleeping in the
+ * driver: the queue may wait for a rank that fails meanwhile, which only the hook hears of. */
+static cudaError_t wait_for_queue(Device *device) {
+  cudaStream_t stream = cuda_stream(device);
+  if (device->poll == NULL) return cudaStreamSynchronize(stream);
+  const struct timespec pause = {.tv_sec = 0, .tv_nsec = 20000};
+  cudaError_t code = cudaStreamQuery(stream);
+  while (code == cudaErrorNotReady) {
+    device_poll(device);
+    (void)nanosleep(&pause, NULL);
+    code = cudaStreamQuery(stream);
+  }
+  (void)cudaGetLastError(); /* "not ready" is no failure */
+  return code;
+}
+
 /* The whole staging memory serves: behind the copies of earlier writes, which are done when the queue is. */
 static bool read_piece(Device *device, void *to, const void *from, size_t bytes) {
   CudaStaging *staging = &cuda_device(device)->staging;
   cudaError_t code =
       cudaMemcpyAsync(staging->memory, from, bytes, cudaMemcpyDeviceToHost, cuda_stream(device));
-  if (code == cudaSuccess) code = cudaStreamSynchronize(cuda_stream(device));
+  if (code == cudaSuccess) code = wait_for_queue(device);
   cuda_collect_failures(cuda_device(device));
   if (!cuda_ok(device, code, "device_read, or an operation before it") || !cuda_usable(device)) return false;
   staging->used = 0;
