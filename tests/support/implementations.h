@@ -25,7 +25,9 @@ Device *implementation_device(const Implementation *implementation, int threads)
 /* Whether the device's memory is the host's and its work is done when a call returns. */
 bool implementation_on_host(const Device *device);
 
-/* Whether the device is an emulation, some thousand times slower than what it stands for. */
-bool implementation_emulated(const Device *device);
+/* Whether cases must be small: the device is an emulation, some thousand times slower than what it stands
+ * for, or runs under a checker (the environment variable RINGGPT_TEST_SMALL, which tests/gpu/check.sh sets).
+ */
+bool implementation_wants_small(const Device *device);
 
 #endif

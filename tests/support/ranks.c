@@ -26,8 +26,9 @@ static void *rank_thread(void *argument) {
     self->status = comm_split(rank.world, rank.data_rank, &rank.ring, &self->error);
   if (self->status == STATUS_OK) self->status = self->main(&rank, self->context, &self->error);
   if (self->status != STATUS_OK) comm_abort(self->world, &self->error);
-  device_destroy(rank.device);
   comm_destroy(rank.ring);
+  comm_leave_device(rank.world);
+  device_destroy(rank.device);
   comm_destroy(rank.world);
   return NULL;
 }

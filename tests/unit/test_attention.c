@@ -354,7 +354,7 @@ static void test_equations(void **unused) {
 
 /* False where a case takes an emulated device too long. */
 static bool affordable(const Subject *s, const AttentionCase *c) {
-  return !implementation_emulated(s->device) || c->length * c->heads <= 1200;
+  return !implementation_wants_small(s->device) || c->length * c->heads <= 1200;
 }
 
 static void check_all(const Subject *s) {

@@ -1,130 +1,9 @@
-/* The local transport between devices that work on their own: results, and that everything is ordered by
- * marks in queues. Buffers are written in the compute queue just before an operation and overwritten there
- * just behind comm_wait, so that a missing mark shows under an emulator that works off queues in random
- * order. */
+/* The local transport between devices that work on their own (tests/support/device_rounds.h). */
 #include <string.h>
 
+#include "tests/support/device_rounds.h"
 #include "tests/support/expect.h"
-#include "tests/support/ranks.h"
 #include "tests/support/unit.h"
-
-enum { ELEMENTS = 1003, ROUNDS = 8 };
-
-/* Element i of what rank `rank` hands out in a round: whole numbers, so that sums are exact. */
-static float value(int rank, int round, int64_t i) {
-  return (float)(rank * 1000 + round * 17 + i % 97);
-}
-
-static void fill(float *x, int rank, int round) {
-  for (int64_t i = 0; i < ELEMENTS; i++) x[i] = value(rank, round, i);
-}
-
-/* Two device buffers of a rank, and host memory. */
-typedef struct Buffers {
-  Device *device;
-  void *send;
-  void *receive;
-  float host[ELEMENTS];
-} Buffers;
-
-static Status buffers_create(TestRank *rank, Buffers *buffers, Error *error) {
-  *buffers = (Buffers){.device = rank->device};
-  TRY(device_alloc(rank->device, sizeof buffers->host, "test", &buffers->send, error));
-  return device_alloc(rank->device, sizeof buffers->host, "test", &buffers->receive, error);
-}
-
-static void buffers_free(Buffers *buffers) {
-  device_free(buffers->device, buffers->receive);
-  device_free(buffers->device, buffers->send);
-}
-
-static void write(Buffers *buffers, void *memory, int rank, int round) {
-  fill(buffers->host, rank, round);
-  device_write(buffers->device, memory, buffers->host, sizeof buffers->host);
-}
-
-/* Elements [begin, end) of a buffer must be `factor` times those of rank `rank`, plus `offset`. */
-static Status expect_values(Buffers *buffers, const void *memory, int64_t begin, int64_t end, int rank,
-                            int round, float factor, float offset, Error *error) {
-  device_read(buffers->device, buffers->host, memory, sizeof buffers->host);
-  for (int64_t i = begin; i < end; i++) {
-    const float expected = factor * value(rank, round, i) + offset;
-    if (buffers->host[i] == expected) continue;
-    return fail(error, STATUS_INTERNAL, "round %d: element %lld is %g, not %g", round, (long long)i,
-                (double)buffers->host[i], (double)expected);
-  }
-  return device_check(buffers->device, error);
-}
-
-static Status shift_round(TestRank *rank, Buffers *buffers, int distance, int round, Error *error) {
-  const int size = rank->ring->size;
-  const int from = (rank->ring->rank - distance + size) % size;
-  CommRequest request = {0};
-  write(buffers, buffers->send, rank->ring->rank, round);
-  TRY(comm_shift_start(rank->ring, COMM_KEYS_VALUES, distance, buffers->send, buffers->receive,
-                       sizeof buffers->host, &request, error));
-  TRY(comm_wait(rank->ring, &request, error));
-  device_zero(buffers->device, buffers->send, sizeof buffers->host);
-  TRY(expect_values(buffers, buffers->receive, 0, ELEMENTS, from, round, 1.0F, 0.0F, error));
-  device_zero(buffers->device, buffers->receive, sizeof buffers->host);
-  return STATUS_OK;
-}
-
-/* Two shifts under way at once, as keys and gradients are: what came goes on at once. */
-static Status chain_round(TestRank *rank, Buffers *buffers, int round, Error *error) {
-  const int size = rank->ring->size;
-  const int own = rank->ring->rank;
-  write(buffers, buffers->send, own, round);
-  for (int hop = 0; hop < size; hop++) {
-    CommRequest request = {0};
-    TRY(comm_shift_start(rank->ring, COMM_KEY_VALUE_GRADIENTS, 1, buffers->send, buffers->receive,
-                         sizeof buffers->host, &request, error));
-    TRY(comm_wait(rank->ring, &request, error));
-    void *arrived = buffers->receive;
-    buffers->receive = buffers->send;
-    buffers->send = arrived;
-    device_zero(buffers->device, buffers->receive, sizeof buffers->host);
-  }
-  return expect_values(buffers, buffers->send, 0, ELEMENTS, own, round, 1.0F, 0.0F, error);
-}
-
-/* The sum over ranks of value(rank, ...) is size value(0, ...) + 1000 (0 + 1 + ... + size - 1). */
-static Status sum_round(TestRank *rank, Buffers *buffers, int round, Error *error) {
-  Comm *world = rank->world;
-  const int size = world->size;
-  const float offset = 500.0F * (float)(size * (size - 1));
-  int64_t begin = 0;
-  int64_t end = 0;
-  CommRequest request = {0};
-  comm_part(ELEMENTS, world->rank, size, &begin, &end);
-  write(buffers, buffers->send, world->rank, round);
-  TRY(comm_reduce_scatter_start(world, COMM_GRADIENTS, COMM_F32, COMM_SUM, buffers->send, ELEMENTS, &request,
-                                error));
-  TRY(comm_wait(world, &request, error));
-  TRY(expect_values(buffers, buffers->send, begin, end, 0, round, (float)size, offset, error));
-  TRY(comm_gather_parts_start(world, COMM_WEIGHTS, buffers->send, ELEMENTS, sizeof(float), &request, error));
-  TRY(comm_wait(world, &request, error));
-  TRY(expect_values(buffers, buffers->send, 0, ELEMENTS, 0, round, (float)size, offset, error));
-  device_zero(buffers->device, buffers->send, sizeof buffers->host);
-  return STATUS_OK;
-}
-
-static Status run_rank(TestRank *rank, void *context, Error *error) {
-  Buffers buffers;
-  Status status = STATUS_OK;
-  (void)context;
-  TRY_GOTO(buffers_create(rank, &buffers, error), done);
-  for (int round = 0; round < ROUNDS; round++) {
-    for (int distance = 1; distance < rank->ring->size; distance++) {
-      TRY_GOTO(shift_round(rank, &buffers, distance, round, error), done);
-    }
-    if (rank->ring->size > 1) TRY_GOTO(chain_round(rank, &buffers, round, error), done);
-    TRY_GOTO(sum_round(rank, &buffers, round, error), done);
-  }
-done:
-  buffers_free(&buffers);
-  return status;
-}
 
 static void test_groups(void **state) {
   static const int grids[][2] = {{1, 1}, {2, 1}, {3, 1}, {2, 2}, {5, 1}};
@@ -132,7 +11,7 @@ static void test_groups(void **state) {
   test_device_need_cuda();
   for (size_t i = 0; i < sizeof grids / sizeof grids[0]; i++) {
     Error error = {0};
-    expect_ok(run_ranks_on(TEST_CUDA_F32, grids[i][0], grids[i][1], 1, run_rank, NULL, &error), &error);
+    expect_ok(run_ranks_on(TEST_CUDA_F32, grids[i][0], grids[i][1], 1, device_rounds, NULL, &error), &error);
   }
 }
 
@@ -154,10 +33,10 @@ static void test_control(void **state) {
 
 /* A rank that fails while others wait for it takes them with it, and nothing is left. */
 static Status failing(TestRank *rank, void *context, Error *error) {
-  Buffers buffers;
+  DeviceBuffers buffers;
   CommRequest request = {0};
   (void)context;
-  Status status = buffers_create(rank, &buffers, error);
+  Status status = device_buffers_create(rank->device, &buffers, error);
   if (status == STATUS_OK && rank->world->rank == 1) status = fail(error, STATUS_DATA, "as asked");
   if (status != STATUS_OK) comm_abort(rank->world, error);
   if (status == STATUS_OK) {
@@ -165,7 +44,7 @@ static Status failing(TestRank *rank, void *context, Error *error) {
                               sizeof buffers.host, &request, error);
   }
   if (status == STATUS_OK) status = comm_wait(rank->ring, &request, error);
-  buffers_free(&buffers);
+  device_buffers_free(&buffers);
   return status;
 }
 

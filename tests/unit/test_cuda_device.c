@@ -554,6 +554,32 @@ static void test_ranks_share_a_device(void **state) {
   }
 }
 
+/* A computation that waits for copies behind it knows how long; what was told is not told again, and a device
+ * whose memory is the host's never waits. More waits than there is room for are no failure. */
+static void test_time_of_waits(void **state) {
+  (void)state;
+  Error error = {0};
+  Device *device = open_device();
+  const DeviceQueues *queues = device->table->queues;
+  DeviceEvent *event = NULL;
+  char *memory = take(device, 2 * LARGE);
+  char host = 1;
+  assert_true(device_waited(device) == 0.0);
+  if (queues->event_create(device, &event, &error) != STATUS_OK) fail_msg("%s", error.text);
+  for (int i = 0; i < 1200; i++) {
+    if (i % 100 == 0) queues->copy(device, QUEUE_RING, memory, memory + LARGE, LARGE);
+    queues->record(device, QUEUE_RING, event);
+    queues->wait(device, QUEUE_COMPUTE, event);
+  }
+  device_read(device, &host, memory, 1);
+  const double waited = device_waited(device);
+  assert_true(waited > 0.0 && waited < 600.0);
+  assert_true(device_waited(device) == 0.0);
+  queues->event_destroy(event);
+  device_free(device, memory);
+  close_device(device);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_summary),
@@ -573,6 +599,7 @@ int main(void) {
       cmocka_unit_test(test_queues_on_two_gpus),
       cmocka_unit_test(test_sums),
       cmocka_unit_test(test_ranks_share_a_device),
+      cmocka_unit_test(test_time_of_waits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,8 @@
  * bf16, and runs that start on one kind of device and go on on the other. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "tests/support/compare.h"
 #include "tests/support/expect.h"
@@ -121,6 +123,34 @@ static void test_changing_devices(void **state) {
   check_within("from CUDA to the CPU", difference(&cpu, &down), 2e-6);
 }
 
+/* The CPU moves nothing by NCCL. */
+static void test_nccl_needs_cuda(void **state) {
+  Error error = {0};
+  const Run run = {"no-nccl", "cpu", "fp32", 2, 1, STEPS};
+  Config config = config_of(state, &run);
+  config.parallelism.transport = TRANSPORT_NCCL;
+  assert_int_equal(training_run(&config, &error), STATUS_CONFIG);
+  assert_non_null(strstr(error.text, "parallelism.transport: nccl is for CUDA devices, not for the CPU"));
+}
+
+/* Ranks with a GPU each, over NCCL (here a fake one): the bits of the local transport. */
+static void test_nccl(void **state) {
+  test_device_need_cuda();
+  const char *object = getenv("RINGGPT_TEST_NCCL");
+  if (object == NULL) skip();
+  assert_int_equal(setenv("RINGGPT_NCCL", object, 1), 0);
+  assert_int_equal(setenv("EMULATED_DEVICES", "4", 1), 0);
+  const Run run = {"nccl", "cuda", "bf16", 2, 2, STEPS};
+  const Run local = {"nccl-local", "cuda", "bf16", 2, 2, STEPS};
+  Config config = config_of(state, &run);
+  const Config expected = config_of(state, &local);
+  config.parallelism.transport = TRANSPORT_NCCL;
+  (void)training_metrics(&config);
+  (void)training_metrics(&expected);
+  assert_int_equal(unsetenv("EMULATED_DEVICES"), 0);
+  training_same_state(&expected, &config, STEPS);
+}
+
 static void test_bf16_needs_cuda(void **state) {
   Error error = {0};
   const Run run = {"refused", "cpu", "bf16", 1, 1, STEPS};
@@ -137,6 +167,8 @@ int main(void) {
       cmocka_unit_test(test_resume_bf16),
       cmocka_unit_test(test_changing_devices),
       cmocka_unit_test(test_bf16_needs_cuda),
+      cmocka_unit_test(test_nccl_needs_cuda),
+      cmocka_unit_test(test_nccl),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "kernels/base/memory.h"
-#include "kernels/cpu/reference.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/reference.h"
 #include "tests/support/unit.h"
 
 /* A device with RINGGPT_ISA set to `isa`, unset for NULL. */

@@ -201,14 +201,10 @@ static void test_values_that_are_refused(void **state) {
      "override 'device=gpu': 'device' is gpu; it must be auto, cpu or cuda; did you mean 'cpu'?"},
     {"train.precision=fp16", "override 'train.precision=fp16': 'train.precision' is fp16; it must be fp32 or "
                              "bf16; did you mean 'fp32'?"},
-#if RINGGPT_MPI
-    {"parallelism.transport=nccl", "override 'parallelism.transport=nccl': 'parallelism.transport' is nccl, "
-                                   "but this build has no NCCL transport; "
-                                   "choose auto, local or mpi"},
-#else
+#if !RINGGPT_MPI
     {"parallelism.transport=mpi", "override 'parallelism.transport=mpi': 'parallelism.transport' is mpi, "
                                   "but this build has no MPI transport; "
-                                  "choose auto or local"},
+                                  "choose auto, local or nccl"},
 #endif
     {"eval.contexts=5", "override 'eval.contexts=5': 'eval.contexts' is 5; it must be a list of up to 64 "
                         "whole numbers, each at least 1"},
