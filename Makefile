@@ -363,7 +363,7 @@ check-variants: deps-check ## builds with DEBUG=1 MPI=0, and with DNNL=0 and run
 	@$(MAKE) $(JOBS) DNNL=0 CUDA=0 run-tests
 
 check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
-	@$(MAKE) $(JOBS) run-mutants
+	@$(MAKE) $(JOBS) CUDA=0 run-mutants
 
 check-peers: deps-peers ## compares with Hugging Face transformers, installed into build/peers (6 GB)
 	@$(MAKE) $(JOBS) run-peers
