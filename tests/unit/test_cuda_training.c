@@ -123,6 +123,27 @@ static void test_changing_devices(void **state) {
   check_within("from CUDA to the CPU", difference(&cpu, &down), 2e-6);
 }
 
+/* Ends the test unless the log of a run on `device: auto` has the words. */
+static void check_auto(void **state, const char *name, const char *words) {
+  const Run run = {name, "auto", "fp32", 2, 1, HALF};
+  const Config config = config_of(state, &run);
+  (void)training_metrics(&config);
+  char *path = training_path(config.run.dir, "log.txt");
+  char *text = temp_file_read_text(path);
+  if (strstr(text, words) == NULL) fail_msg("not in the log: %s\n%s", words, text);
+  free(text);
+  free(path);
+}
+
+/* `auto` takes the device where there is one; without, it says why and computes on the CPU. */
+static void test_auto(void **state) {
+  test_device_need_cuda();
+  check_auto(state, "auto-cuda", "over local, cuda 0");
+  assert_int_equal(setenv("RINGGPT_CUDA", "/absent/ringgpt-cuda.so", 1), 0);
+  check_auto(state, "auto-absent", "no CUDA device: /absent/ringgpt-cuda.so is not there");
+  check_auto(state, "auto-cpu", "over local, cpu");
+}
+
 /* The CPU moves nothing by NCCL. */
 static void test_nccl_needs_cuda(void **state) {
   Error error = {0};
@@ -169,6 +190,7 @@ int main(void) {
       cmocka_unit_test(test_bf16_needs_cuda),
       cmocka_unit_test(test_nccl_needs_cuda),
       cmocka_unit_test(test_nccl),
+      cmocka_unit_test(test_auto),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }
