@@ -142,7 +142,7 @@ $(OUT)/flags.txt: TEXT = $(COMPILE) $(LINK) $(LIBS) $(LDLIBS)
 $(OUT)/objects.txt: TEXT = $(OBJECTS)
 .PHONY: always
 always:
-$(OUT)/flags.txt $(OUT)/objects.txt $(OUT)/cuda/flags.txt $(OUT)/emulated/flags.txt: always
+$(OUT)/flags.txt $(OUT)/objects.txt $(OUT)/cuda/flags.txt $(OUT)/emulated/flags.txt $(OUT)/races/flags.txt: always
 	@mkdir -p $(dir $@)
 	@text='$(subst ','\'',$(TEXT))'; if [ "$$(cat $@ 2>/dev/null)" != "$$text" ]; then echo "$$text" >$@; fi
 
@@ -228,6 +228,22 @@ $(OUT)/tests/emulator_self_test: $(SELF_TEST)
 $(EMULATED): $(EMULATED_OBJECTS) $(NCCL_SHARED:%.c=$(OUT)/pic/%.o)
 	@echo "  link     $@"
 	$(Q)$(CXX) -shared $(if $(SANITIZE),,-Wl,-z,defs) $(SANITIZE_FLAGS) -o $@ $^ -lpthread -ldl
+
+# The same with the emulator's check for races in shared memory: kernels call it before each access, in place of the
+# sanitizer, whose library is not linked. Not under another sanitizer.
+RACES := $(OUT)/races/ringgpt-cuda.so
+RACES_OBJECTS := $(CUDA_SOURCES:%.cu=$(OUT)/races/%.o)
+
+$(OUT)/races/flags.txt: TEXT = $(COMPILE_EMULATED) -fsanitize=thread
+
+$(OUT)/races/%.o: %.cu $(OUT)/races/flags.txt
+	@mkdir -p $(dir $@)
+	@echo "  emulate  $< with a check for races"
+	$(Q)$(COMPILE_EMULATED) -fsanitize=thread -o $@ -x c++ $<
+
+$(RACES): $(RACES_OBJECTS) $(filter-out $(CUDA_SOURCES:%.cu=$(OUT)/emulated/%.o),$(EMULATED_OBJECTS)) $(NCCL_SHARED:%.c=$(OUT)/pic/%.o)
+	@echo "  link     $@"
+	$(Q)$(CXX) -shared -Wl,-z,defs -o $@ $^ -lpthread -ldl
 
 help: ## lists what can be made, and the settings
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -318,8 +334,10 @@ $(OUT)/tests/%: $(OUT)/tests/long/%.o $(TEST_SUPPORT) $(LIBRARY)
 # Where threads meet: transports, loader, saving, signals, and whole training runs.
 TSAN_TESTS := comm loader training resume stop ring_attention device float_mode checkpoint checkpoint_io \
               checkpoint_faults run_log threads model
+# Whose kernels share memory.
+RACES_TESTS := $(addprefix $(OUT)/tests/test_,ops_norm ops_loss ops_linear ops_optimizer attention cuda_model)
 
-.PHONY: tests run-tests run-long-tests run-mutants run-tsan
+.PHONY: tests run-tests run-long-tests run-mutants run-tsan run-races
 tests: all $(TESTS) ## builds the tests
 
 run-tests: tests $(EMULATED) $(EMULATOR_TESTS)
@@ -330,6 +348,9 @@ run-long-tests: all $(LONG_TESTS)
 
 run-tsan: all $(TSAN_TESTS:%=$(OUT)/tests/test_%)
 	@tests/run.sh $(TSAN_TESTS:%=$(OUT)/tests/test_%)
+
+run-races: $(RACES) $(RACES_TESTS)
+	@RINGGPT_TEST_CUDA=$(abspath $(RACES)) tests/run.sh $(RACES_TESTS)
 
 run-mutants:
 	@tests/mutants.sh $(BUILD)/mutants $(variant) tests/mutants/*.patch
@@ -346,7 +367,7 @@ run-peers: all $(OUT)/peers/logits
 run-hosts: all $(OUT)/bench/bench_ring
 	@tests/hosts.sh $(PROGRAM) $(OUT)/bench/bench_ring
 
-.PHONY: check check-long check-sanitize check-variants check-mutants check-peers check-hosts
+.PHONY: check check-long check-sanitize check-races check-variants check-mutants check-peers check-hosts
 check: deps-check ## builds and runs all tests
 	@$(MAKE) $(JOBS) run-tests
 
@@ -357,6 +378,10 @@ check-long: deps-check ## the tests that take up to an hour
 check-sanitize: deps-check ## tests under the sanitizers of addresses, undefined behaviour and threads
 	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined CUDA=0 run-tests
 	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=thread OPENMP=0 MPI=0 CUDA=0 run-tsan
+	@$(MAKE) check-races
+
+check-races: deps-check ## looks for races in the GPU's shared memory, on the emulated GPU
+	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) CUDA=0 run-races
 
 check-variants: deps-check ## builds with DEBUG=1 MPI=0, and with DNNL=0 and runs all tests of that
 	@$(MAKE) $(JOBS) DEBUG=1 MPI=0 CUDA=0 tests

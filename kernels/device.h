@@ -30,6 +30,8 @@ typedef struct DeviceQueues {
   Status (*event_create)(Device *device, DeviceEvent **out, Error *error);
   /* The event may outlive its device; NULL is allowed. */
   void (*event_destroy)(DeviceEvent *event);
+  /* Returns when what is before the event's last mark is done; at once where it was never put. */
+  void (*event_finish)(const DeviceEvent *event);
   /* Puts the mark behind what is in the queue. A mark may be put again and again; a wait means the last. */
   void (*record)(Device *device, DeviceQueue queue, DeviceEvent *event);
   /* What is put into the queue from now on begins after the mark; the host goes on. */

@@ -57,7 +57,7 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
     if (rank->world->rank == 0) evaluation->results[i] = result;
   }
 done:
-  if (status != STATUS_OK) comm_abort(rank->world, error);
+  if (status != STATUS_OK) rank_abort(rank, error);
   model_destroy(model);
   return status;
 }

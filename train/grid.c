@@ -26,6 +26,12 @@ typedef struct RankThread {
   Error error;
 } RankThread;
 
+void rank_abort(Rank *rank, const Error *cause) {
+  comm_abort(rank->world, cause);
+  /* What moves device memory in the ring, if anything, hears of it here. */
+  if (rank->ring != NULL) comm_poll(rank->ring);
+}
+
 /* Life of one rank. `world` stays the caller's. */
 static Status run_rank(const Config *config, Comm *world, RankMain rank_main, void *context, Error *error) {
   const int ring = (int)config->parallelism.ring;
@@ -39,7 +45,7 @@ static Status run_rank(const Config *config, Comm *world, RankMain rank_main, vo
   status = rank_main(&rank, context, error);
 done:
   /* Before anything is released: no other rank may still read this rank's buffers. */
-  if (status != STATUS_OK && status != STATUS_STOPPED) comm_abort(world, error);
+  if (status != STATUS_OK && status != STATUS_STOPPED) rank_abort(&rank, error);
   comm_destroy(rank.ring);
   comm_leave_device(world);
   device_destroy(rank.device);

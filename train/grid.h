@@ -25,6 +25,9 @@ typedef struct Rank {
   char device_note[1024]; /* why `device: auto` is not the fastest kind; empty: it is */
 } Rank;
 
+/* Ends all communication of the program because of this rank (comm_abort), in all its groups. */
+void rank_abort(Rank *rank, const Error *cause);
+
 /* What a rank runs; `context` is shared by all ranks. */
 typedef Status (*RankMain)(Rank *rank, void *context, Error *error);
 

@@ -110,6 +110,7 @@ Status trainer_step(Trainer *trainer, Error *error) {
   Progress *progress = &trainer->progress;
   const double begin = clock_seconds();
   const CommWaits before = waits(trainer);
+  (void)device_waited(trainer->rank->device); /* in evaluations and savings since the last step */
   StepSums sums;
   TRY(accumulate(trainer, &sums, error));
   const double scale = 1.0 / sums.targets;

@@ -205,7 +205,7 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   if (status == STATUS_OK || status == STATUS_STOPPED) report_sent(&trainer);
 done:
   /* The others may still read this rank's gradients and keys. */
-  if (status != STATUS_OK && status != STATUS_STOPPED) comm_abort(rank->world, error);
+  if (status != STATUS_OK && status != STATUS_STOPPED) rank_abort(rank, error);
   destroy(&trainer);
   return status;
 }

@@ -39,7 +39,8 @@ typedef struct CommCounter {
 /* Seconds that a rank has spent in communication and not in computation, told apart: what a faster link would
  * save, and what only better balance would. */
 typedef struct CommWaits {
-  double exposed; /* waiting while every rank that the operation depends on had started it, or copying */
+  double exposed; /* waiting while every rank that the operation depends on had started it, or copying; of a
+                     device that works on its own, all that its computation waits for */
   double skew;    /* waiting while some rank had not */
 } CommWaits;
 

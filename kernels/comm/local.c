@@ -42,6 +42,9 @@ static bool group_release(LocalGroup *group) {
     group->operations = operation->next;
     operation_free(group, operation);
   }
+  LocalGroup **link = &hub->first;
+  while (*link != group) link = &(*link)->next;
+  *link = group->next;
   free(group);
   hub->groups -= 1;
   return hub->groups == 0;
@@ -106,9 +109,23 @@ Status comm_local_create(int size, Comm *comms[], Error *error) {
 
 /* ---------------------------------------------------------------- joining and waiting */
 
-/* With the lock held: reports why the program aborted, once no thread copies any more. */
-static Status aborted(LocalHub *hub, Error *error) {
+/* With the lock held: returns when no thread and no device copies any more. */
+static void wait_for_copies(LocalHub *hub) {
   while (hub->copies > 0) pthread_cond_wait(&hub->changed, &hub->mutex);
+  for (const LocalGroup *group = hub->first; group != NULL; group = group->next) {
+    for (const LocalOperation *operation = group->operations; operation != NULL;
+         operation = operation->next) {
+      for (int rank = 0; rank < group->size; rank++) {
+        const LocalPart *part = &operation->parts[rank];
+        if (part->done != NULL) part->queues->event_finish(part->done);
+      }
+    }
+  }
+}
+
+/* With the lock held: reports why the program aborted, once nothing is copied any more. */
+static Status aborted(LocalHub *hub, Error *error) {
+  wait_for_copies(hub);
   return fail(error, hub->cause.status, "%s", hub->cause.text);
 }
 
@@ -296,7 +313,7 @@ static void local_abort(Comm *comm, const Error *cause) {
     (void)fail(&hub->cause, cause->status, "rank %d: %s", comm->rank, cause->text);
   }
   pthread_cond_broadcast(&hub->changed);
-  while (hub->copies > 0) pthread_cond_wait(&hub->changed, &hub->mutex);
+  wait_for_copies(hub);
   pthread_mutex_unlock(&hub->mutex);
 }
 

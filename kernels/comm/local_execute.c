@@ -9,7 +9,8 @@
 LocalGroup *local_group_create(LocalHub *hub, int size) {
   LocalGroup *group = calloc(1, sizeof *group);
   if (group == NULL) return NULL;
-  *group = (LocalGroup){.hub = hub, .size = size, .members = size};
+  *group = (LocalGroup){.hub = hub, .next = hub->first, .size = size, .members = size};
+  hub->first = group;
   hub->groups += 1;
   return group;
 }

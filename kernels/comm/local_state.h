@@ -23,10 +23,11 @@ typedef enum LocalKind {
 /* What all groups of one program share. */
 typedef struct LocalHub {
   pthread_mutex_t mutex;
-  pthread_cond_t changed; /* something finished, or the program aborted */
-  int groups;             /* groups alive */
-  int copies;             /* copies under way outside the lock */
-  Error cause;            /* why the program aborted; status 0 as long as it has not */
+  pthread_cond_t changed;   /* something finished, or the program aborted */
+  struct LocalGroup *first; /* of the groups alive */
+  int groups;               /* groups alive */
+  int copies;               /* copies under way outside the lock */
+  Error cause;              /* why the program aborted; status 0 as long as it has not */
 } LocalHub;
 
 /* What every rank must agree on in one operation. */
@@ -65,6 +66,7 @@ typedef struct LocalOperation {
 
 typedef struct LocalGroup {
   LocalHub *hub;
+  struct LocalGroup *next;    /* of the hub's */
   LocalOperation *operations; /* under way */
   int size;
   int members; /* handles alive */

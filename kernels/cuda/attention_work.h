@@ -108,6 +108,15 @@ static inline unsigned attention_tiles(int64_t length, int tile) {
 /* Lets a kernel use `bytes` of shared memory of its own choice; false when the device has failed. */
 template <typename Kernel>
 static inline bool attention_allow_shared(Device *device, Kernel *kernel, int bytes) {
+  const int64_t most = cuda_device(device)->block_shared_bytes;
+  if (bytes > most) {
+    device_fail(
+        device, STATUS_CONFIG,
+        "attention with heads of this size needs %d bytes of shared memory a block, this GPU has %lld: "
+        "train.precision bf16 or smaller heads need less",
+        bytes, (long long)most);
+    return false;
+  }
   return cuda_ok(device, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                  "attention: shared memory");
 }

@@ -22,7 +22,7 @@ typedef struct CudaStaging {
 
 /* Waits of the compute queue for marks of others, between two events each; those that found no room are not
  * counted. */
-#define CUDA_WAITS 1024
+#define CUDA_WAITS 8192
 
 typedef struct CudaWaits {
   cudaEvent_t begin[CUDA_WAITS]; /* made when first used */
@@ -34,6 +34,7 @@ typedef struct CudaDevice {
   Device device; /* first: a Device * of this kind is a CudaDevice * */
   int index;     /* of cudaSetDevice */
   int multiprocessors;
+  int64_t block_shared_bytes; /* the most shared memory that a block can have */
   cudaStream_t streams[DEVICE_QUEUES];
   CudaStaging staging;
   cublasLtHandle_t blas;

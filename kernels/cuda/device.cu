@@ -87,6 +87,7 @@ static Status describe(CudaDevice *cuda, ElementType elements, Error *error) {
   }
   const size_t version = cublasLtGetVersion();
   cuda->multiprocessors = properties.multiProcessorCount;
+  cuda->block_shared_bytes = (int64_t)properties.sharedMemPerBlockOptin;
   (void)snprintf(cuda->device.summary, sizeof cuda->device.summary,
                  "cuda %d, %.64s, sm_%d%d, cuBLASLt %zu.%zu.%zu, %s", cuda->index, properties.name,
                  properties.major, properties.minor, version / 10000, version / 100 % 100, version % 100,

@@ -21,6 +21,12 @@ Status cuda_status(const CudaDevice *cuda, cudaError_t code, const char *what, E
 /* Memory of the GPU, not zeroed, aligned to 256; a size of 0 gives a valid block. */
 Status cuda_take(const CudaDevice *cuda, size_t bytes, const char *what, void **out, Error *error);
 
+/* Waits for the compute queue, and for a mark; with the poll hook of the device by looking now and then
+ * instead of sleeping in the driver: what is waited for may depend on a rank that fails meanwhile, of which
+ * only the hook hears. From the maker's thread. */
+cudaError_t cuda_wait_for_queue(Device *device);
+cudaError_t cuda_wait_for_event(Device *device, cudaEvent_t event);
+
 /* Pinned memory for device_write and device_read, and its release. */
 Status cuda_staging_open(CudaDevice *cuda, Error *error);
 void cuda_staging_close(CudaDevice *cuda);

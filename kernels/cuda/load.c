@@ -12,7 +12,7 @@ static Status load(const CudaPlugin **out, Error *error) {
   const CudaPlugin *(*plugin)(void) = NULL;
   TRY(cuda_object_load(&object, (void **)&plugin, error));
   *out = plugin();
-  return cuda_object_check(&object, (*out)->version, CUDA_PLUGIN_VERSION, (*out)->device_bytes, error);
+  return cuda_object_check(&object, (*out)->version, CUDA_PLUGIN_VERSION, (*out)->table_bytes, error);
 }
 
 Status cuda_device_count(int *devices, Error *error) {

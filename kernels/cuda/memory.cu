@@ -27,7 +27,7 @@ void *cuda_scratch(Device *device, size_t bytes, const char *what) {
   if (!cuda_usable(device)) return NULL;
   if (bytes <= cuda->scratch_bytes) return cuda->scratch;
   const size_t grown = bytes + (SCRATCH_STEP - bytes % SCRATCH_STEP) % SCRATCH_STEP;
-  if (!cuda_ok(device, cudaStreamSynchronize(cuda_stream(device)), what)) return NULL;
+  if (!cuda_ok(device, cuda_wait_for_queue(device), what)) return NULL;
   void *old = cuda->scratch;
   cuda->scratch = NULL;
   cuda->scratch_bytes = 0;
@@ -49,7 +49,7 @@ Status cuda_alloc(Device *device, size_t bytes, const char *what, void **out, Er
   Status status = cuda_take(cuda, bytes, what, out, error);
   if (status == STATUS_OK) {
     cudaError_t code = cudaMemsetAsync(*out, 0, bytes, cuda_stream(device));
-    if (code == cudaSuccess) code = cudaStreamSynchronize(cuda_stream(device));
+    if (code == cudaSuccess) code = cuda_wait_for_queue(device);
     status = cuda_status(cuda, code, what, error);
     if (status != STATUS_OK) {
       (void)cudaFree(*out);
@@ -65,7 +65,7 @@ void cuda_free(Device *device, void *memory) {
   if (memory == NULL) return;
   const CudaDevice *cuda = cuda_device(device);
   const int previous = cuda_enter(cuda);
-  cudaError_t code = cudaStreamSynchronize(cuda_stream(device));
+  cudaError_t code = cuda_wait_for_queue(device);
   const cudaError_t freed = cudaFree(memory);
   if (code == cudaSuccess) code = freed;
   (void)cuda_ok(device, code, "release of memory, or an operation before it");

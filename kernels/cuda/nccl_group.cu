@@ -359,7 +359,7 @@ static Status make_ids(NcclIds *ids, Error *error) {
 }
 
 static const NcclPlugin plugin = {
-    NCCL_PLUGIN_VERSION, sizeof(Device), library_version, make_ids, create, advance};
+    NCCL_PLUGIN_VERSION, CUDA_PLUGIN_TABLE_BYTES, library_version, make_ids, create, advance};
 
 __attribute__((visibility("default"))) const NcclPlugin *ringgpt_nccl_plugin(void) {
   return &plugin;

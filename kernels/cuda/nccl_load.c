@@ -18,7 +18,7 @@ static Status load(const NcclPlugin **out, Error *error) {
   const NcclPlugin *(*plugin)(void) = NULL;
   TRY(cuda_object_load(&object, (void **)&plugin, error));
   *out = plugin();
-  return cuda_object_check(&object, (*out)->version, NCCL_PLUGIN_VERSION, (*out)->device_bytes, error);
+  return cuda_object_check(&object, (*out)->version, NCCL_PLUGIN_VERSION, (*out)->table_bytes, error);
 }
 
 /* ---------------------------------------------------------------- the version */

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "kernels/device.h"
+#include "kernels/cuda/plugin.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,8 +24,8 @@ typedef struct NcclIds {
 struct CommMover;
 
 typedef struct NcclPlugin {
-  int version;         /* NCCL_PLUGIN_VERSION of the build */
-  size_t device_bytes; /* sizeof(Device), likewise */
+  int version;        /* NCCL_PLUGIN_VERSION of the build */
+  size_t table_bytes; /* CUDA_PLUGIN_TABLE_BYTES, likewise */
   /* NCCL's own number of its version: 22809 for 2.28.9. */
   Status (*library_version)(int *version, Error *error);
   /* New ids, of one rank for all ranks of a group. */

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "kernels/device.h"
+#include "kernels/cuda/plugin.h"
 
 static Status find(CudaObject *object, Error *error) {
   const char *named = getenv(object->variable);
@@ -40,9 +40,9 @@ Status cuda_object_load(CudaObject *object, void **symbol, Error *error) {
   return STATUS_OK;
 }
 
-Status cuda_object_check(const CudaObject *object, int version, int wanted, size_t device_bytes,
+Status cuda_object_check(const CudaObject *object, int version, int wanted, size_t table_bytes,
                          Error *error) {
-  if (version == wanted && device_bytes == sizeof(Device)) return STATUS_OK;
+  if (version == wanted && table_bytes == CUDA_PLUGIN_TABLE_BYTES) return STATUS_OK;
   return fail(error, STATUS_CONFIG, "%s: %s is of another build; run make again", object->lacking,
               object->path);
 }

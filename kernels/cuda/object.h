@@ -21,9 +21,8 @@ typedef struct CudaObject {
  */
 Status cuda_object_load(CudaObject *object, void **symbol, Error *error);
 
-/* STATUS_CONFIG where the object's table is of another `version` than `wanted`, or knows the Device struct in
- * another size. */
-Status cuda_object_check(const CudaObject *object, int version, int wanted, size_t device_bytes,
-                         Error *error);
+/* STATUS_CONFIG where the object's table is of another `version` than `wanted`, or knows the tables that both
+ * sides share in another size. */
+Status cuda_object_check(const CudaObject *object, int version, int wanted, size_t table_bytes, Error *error);
 
 #endif

@@ -65,7 +65,7 @@ static Status create(int index, ElementType elements, Device **out, Error *error
   return STATUS_OK;
 }
 
-static const CudaPlugin plugin = {CUDA_PLUGIN_VERSION, sizeof(Device), count, create};
+static const CudaPlugin plugin = {CUDA_PLUGIN_VERSION, CUDA_PLUGIN_TABLE_BYTES, count, create};
 
 __attribute__((visibility("default"))) const CudaPlugin *ringgpt_cuda_plugin(void) {
   return &plugin;

@@ -13,11 +13,11 @@ extern "C" {
 #endif
 
 /* Counted up with every change of this table, of DeviceTable or of Ops. */
-#define CUDA_PLUGIN_VERSION 1
+#define CUDA_PLUGIN_VERSION 2
 
 typedef struct CudaPlugin {
-  int version;         /* CUDA_PLUGIN_VERSION of the build */
-  size_t device_bytes; /* sizeof(Device), likewise */
+  int version;        /* CUDA_PLUGIN_VERSION of the build */
+  size_t table_bytes; /* CUDA_PLUGIN_TABLE_BYTES, likewise */
   /* *devices: how many this process can use. STATUS_CONFIG with the driver's reason where there is none. */
   Status (*count)(int *devices, Error *error);
   /* Makes device `index` ready for one rank; several ranks may share it. STATUS_CONFIG where there is none of
@@ -25,6 +25,8 @@ typedef struct CudaPlugin {
    * released by device_destroy. */
   Status (*create)(int index, ElementType elements, Device **out, Error *error);
 } CudaPlugin;
+
+#define CUDA_PLUGIN_TABLE_BYTES (sizeof(Device) + sizeof(DeviceTable) + sizeof(DeviceQueues))
 
 /* The one symbol of the shared object: CUDA_PLUGIN_SYMBOL. */
 const CudaPlugin *ringgpt_cuda_plugin(void);

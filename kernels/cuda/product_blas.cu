@@ -7,6 +7,8 @@
 
 /* What cuBLASLt knows alignments up to. */
 #define ALIGNMENT_MAX 256
+/* The widest loads of a kernel. */
+#define BIAS_ALIGNMENT 16
 
 /* Returns the status of a failed call. */
 #define TRY_BLAS(call)                                                                                       \
@@ -122,11 +124,18 @@ static cublasStatus_t find_plan(CudaDevice *cuda, BlasProduct *blas, const CudaP
   }
   CudaPlan plan = {};
   plan.key = *key;
-  cublasStatus_t status = choose(cuda, blas, key, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, &plan.algorithm);
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
+  /* Nothing tells the library how a bias lies: one that wide loads cannot read is not given to it. */
+  const bool readable = !key->bias || key->alignments[3] >= BIAS_ALIGNMENT;
+  cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
+  if (readable) {
+    status = choose(cuda, blas, key, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, &plan.algorithm);
+  }
+  if (readable && status == CUBLAS_STATUS_NOT_SUPPORTED) {
     status = choose(cuda, blas, key, CUBLASLT_REDUCTION_SCHEME_NONE, &plan.algorithm);
   }
-  plan.refused = status == CUBLAS_STATUS_NOT_SUPPORTED;
+  /* The plain kernel can do what the library calls impossible, in whatever words. */
+  plan.refused = status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE ||
+                 status == CUBLAS_STATUS_ARCH_MISMATCH;
   if (status != CUBLAS_STATUS_SUCCESS && !plan.refused) return status;
   CudaPlan *kept = &plans->plan[plans->made++ % CUDA_PLANS];
   *kept = plan;

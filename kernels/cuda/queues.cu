@@ -59,6 +59,10 @@ static Status event_create(Device *device, DeviceEvent **out, Error *error) {
   return status;
 }
 
+static void event_finish(const DeviceEvent *event) {
+  (void)cudaEventSynchronize(event->event);
+}
+
 static void event_destroy(DeviceEvent *event) {
   if (event == NULL) return;
   (void)cudaEventDestroy(event->event);
@@ -90,15 +94,19 @@ static void wait(Device *device, DeviceQueue queue, const DeviceEvent *event) {
 
 /* Lets this GPU reach memory of another one, where the machine can; this one is the current. True where
  * kernels of this GPU can read it. */
-static bool reach(const CudaDevice *cuda, const void *memory) {
+static cudaError_t reach(const CudaDevice *cuda, const void *memory, bool *can_read) {
   cudaPointerAttributes attributes = {};
+  *can_read = false;
   const cudaError_t code = cudaPointerGetAttributes(&attributes, memory);
-  if (code == cudaSuccess && attributes.device == cuda->index) return true;
+  if (code != cudaSuccess) return code;
+  *can_read = attributes.device == cuda->index;
+  if (*can_read) return cudaSuccess;
   int can = 0;
-  if (code == cudaSuccess) (void)cudaDeviceCanAccessPeer(&can, cuda->index, attributes.device);
-  const cudaError_t enabled = can != 0 ? cudaDeviceEnablePeerAccess(attributes.device, 0) : code;
+  (void)cudaDeviceCanAccessPeer(&can, cuda->index, attributes.device);
+  const cudaError_t enabled = can != 0 ? cudaDeviceEnablePeerAccess(attributes.device, 0) : cudaSuccess;
   (void)cudaGetLastError(); /* "already enabled" is no failure */
-  return can != 0 && (enabled == cudaSuccess || enabled == cudaErrorPeerAccessAlreadyEnabled);
+  *can_read = can != 0 && (enabled == cudaSuccess || enabled == cudaErrorPeerAccessAlreadyEnabled);
+  return cudaSuccess;
 }
 
 /* Memory out of reach is copied too, by way of the host. */
@@ -107,8 +115,11 @@ static void copy(Device *device, DeviceQueue queue, void *to, const void *from, 
   if (bytes == 0 || !is_usable(cuda)) return;
   Error error = {};
   const int previous = cuda_enter(cuda);
-  (void)reach(cuda, from);
-  const cudaError_t code = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda->streams[queue]);
+  bool can_read = false;
+  cudaError_t code = reach(cuda, from, &can_read);
+  if (code == cudaSuccess) {
+    code = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda->streams[queue]);
+  }
   (void)cuda_status(cuda, code, "a copy between ranks", &error);
   cuda_leave(cuda, previous);
   keep_failure(cuda, &error);
@@ -120,7 +131,9 @@ static Status check_sum(const CudaDevice *cuda, int count, const float *const *s
                 count, (int)DEVICE_SOURCES);
   }
   for (int i = 0; i < count; i++) {
-    if (reach(cuda, sources[i])) continue;
+    bool can_read = false;
+    TRY(cuda_status(cuda, reach(cuda, sources[i], &can_read), "a sum over ranks", error));
+    if (can_read) continue;
     return fail(error, STATUS_CONFIG,
                 "cuda %d: cannot read the memory of another GPU here: parallelism.transport nccl works",
                 cuda->index);
@@ -142,4 +155,5 @@ static void sum(Device *device, DeviceQueue queue, int count, const float *const
   keep_failure(cuda, &error);
 }
 
-const DeviceQueues cuda_queues = {event_create, event_destroy, record, wait, cuda_waited, copy, sum};
+const DeviceQueues cuda_queues = {event_create, event_destroy, event_finish, record,
+                                  wait,         cuda_waited,   copy,         sum};

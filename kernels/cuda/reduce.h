@@ -50,7 +50,11 @@ template <typename S> __device__ __forceinline__ S warp_max(S value) {
  * accesses to shared memory before the call are ordered before those behind it. */
 template <int WARPS, typename S> __device__ __forceinline__ S block_sum(S value) {
   static_assert(WARPS <= WARP_THREADS, "one warp adds the sums of all");
-  if (WARPS == 1) return warp_sum(value);
+  if (WARPS == 1) {
+    value = warp_sum(value);
+    __syncwarp(); /* a shuffle orders no memory */
+    return value;
+  }
   SHARED(S, parts, [WARP_THREADS]);
   const int lane = (int)threadIdx.x % WARP_THREADS;
   value = warp_sum(value);
@@ -63,7 +67,11 @@ template <int WARPS, typename S> __device__ __forceinline__ S block_sum(S value)
 
 template <int WARPS, typename S> __device__ __forceinline__ S block_max(S value) {
   static_assert(WARPS <= WARP_THREADS, "one warp compares the maxima of all");
-  if (WARPS == 1) return warp_max(value);
+  if (WARPS == 1) {
+    value = warp_max(value);
+    __syncwarp(); /* a shuffle orders no memory */
+    return value;
+  }
   SHARED(S, parts, [WARP_THREADS]);
   const int lane = (int)threadIdx.x % WARP_THREADS;
   value = warp_max(value);

@@ -5,7 +5,6 @@
  * What is written is packed into the part at hand and sent from there; a full part is left to its copies, and
  * the other one taken when its own are done. So the host waits only when it is more than a part ahead. */
 #include <string.h>
-#include <time.h>
 
 #include "kernels/cuda/device_layer.h"
 
@@ -14,7 +13,7 @@
 #define PIECE_ALIGNMENT 256
 
 Status cuda_staging_open(CudaDevice *cuda, Error *error) {
-  static const char what[] = "pinned host memory";
+  static const char what[] = "16 MiB of pinned host memory";
   CudaStaging *staging = &cuda->staging;
   TRY(cuda_status(cuda, cudaMallocHost((void **)&staging->memory, STAGING_BYTES), what, error));
   staging->bytes = STAGING_BYTES;
@@ -34,20 +33,21 @@ void cuda_staging_close(CudaDevice *cuda) {
 }
 
 /* Leaves the part at hand to its copies and takes the other. */
-static cudaError_t change_part(CudaStaging *staging, cudaStream_t stream) {
-  const cudaError_t code = cudaEventRecord(staging->done[staging->part], stream);
+static cudaError_t change_part(Device *device) {
+  CudaStaging *staging = &cuda_device(device)->staging;
+  const cudaError_t code = cudaEventRecord(staging->done[staging->part], cuda_stream(device));
   if (code != cudaSuccess) return code;
   staging->part = 1 - staging->part;
   staging->used = 0;
-  return cudaEventSynchronize(staging->done[staging->part]);
+  return cuda_wait_for_event(device, staging->done[staging->part]);
 }
 
 /* Writes as much as the part at hand takes; *written says how much. */
-static cudaError_t write_piece(CudaStaging *staging, cudaStream_t stream, char *to, const char *from,
-                               size_t bytes, size_t *written) {
+static cudaError_t write_piece(Device *device, char *to, const char *from, size_t bytes, size_t *written) {
+  CudaStaging *staging = &cuda_device(device)->staging;
   const size_t half = staging->bytes / 2;
   if (staging->used == half) {
-    const cudaError_t code = change_part(staging, stream);
+    const cudaError_t code = change_part(device);
     if (code != cudaSuccess) return code;
   }
   const size_t left = half - staging->used;
@@ -56,7 +56,7 @@ static cudaError_t write_piece(CudaStaging *staging, cudaStream_t stream, char *
   memcpy(place, from, piece);
   staging->used += (piece + PIECE_ALIGNMENT - 1) / PIECE_ALIGNMENT * PIECE_ALIGNMENT;
   *written = piece;
-  return cudaMemcpyAsync(to, place, piece, cudaMemcpyHostToDevice, stream);
+  return cudaMemcpyAsync(to, place, piece, cudaMemcpyHostToDevice, cuda_stream(device));
 }
 
 void cuda_write(Device *device, void *memory, const void *host, size_t bytes) {
@@ -64,27 +64,11 @@ void cuda_write(Device *device, void *memory, const void *host, size_t bytes) {
   const int previous = cuda_enter(cuda);
   size_t written = 0;
   for (size_t at = 0; at < bytes && cuda_usable(device); at += written) {
-    const cudaError_t code = write_piece(&cuda->staging, cuda_stream(device), (char *)memory + at,
-                                         (const char *)host + at, bytes - at, &written);
+    const cudaError_t code =
+        write_piece(device, (char *)memory + at, (const char *)host + at, bytes - at, &written);
     (void)cuda_ok(device, code, "device_write");
   }
   cuda_leave(cuda, previous);
-}
-
-/* Waits for the compute queue. With a poll hook the host looks now and then instead of sleeping in the
- * driver: the queue may wait for a rank that fails meanwhile, which only the hook hears of. */
-static cudaError_t wait_for_queue(Device *device) {
-  cudaStream_t stream = cuda_stream(device);
-  if (device->poll == NULL) return cudaStreamSynchronize(stream);
-  const struct timespec pause = {.tv_sec = 0, .tv_nsec = 20000};
-  cudaError_t code = cudaStreamQuery(stream);
-  while (code == cudaErrorNotReady) {
-    device_poll(device);
-    (void)nanosleep(&pause, NULL);
-    code = cudaStreamQuery(stream);
-  }
-  (void)cudaGetLastError(); /* "not ready" is no failure */
-  return code;
 }
 
 /* The whole staging memory serves: behind the copies of earlier writes, which are done when the queue is. */
@@ -92,7 +76,7 @@ static bool read_piece(Device *device, void *to, const void *from, size_t bytes)
   CudaStaging *staging = &cuda_device(device)->staging;
   cudaError_t code =
       cudaMemcpyAsync(staging->memory, from, bytes, cudaMemcpyDeviceToHost, cuda_stream(device));
-  if (code == cudaSuccess) code = wait_for_queue(device);
+  if (code == cudaSuccess) code = cuda_wait_for_queue(device);
   cuda_collect_failures(cuda_device(device));
   if (!cuda_ok(device, code, "device_read, or an operation before it") || !cuda_usable(device)) return false;
   staging->used = 0;

@@ -1,6 +1,9 @@
 /* The local transport between devices that work on their own (tests/support/device_rounds.h). */
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cuda/load.h"
 #include "tests/support/device_rounds.h"
 #include "tests/support/expect.h"
 #include "tests/support/unit.h"
@@ -56,11 +59,86 @@ static void test_failure(void **state) {
   assert_non_null(strstr(error.text, "as asked"));
 }
 
+/* ---------------------------------------------------------------- an abort while copies are queued */
+
+enum { ABORT_BYTES = 1 << 20, ABORT_ROUNDS = 6 };
+
+typedef struct AbortRank {
+  Comm *comm;
+  pthread_barrier_t *together;
+  Error error;
+} AbortRank;
+
+/* Rank 0 aborts with its buffer on the way to rank 1, which has another GPU, and releases it, as it may
+ * behind comm_abort; then rank 1 works off what it has queued. */
+static void *abort_rank(void *argument) {
+  AbortRank *self = argument;
+  Device *device = NULL;
+  void *send = NULL;
+  void *receive = NULL;
+  CommRequest request = {0};
+  Error cause = {0};
+  Status status = cuda_device_create(self->comm->rank, ELEMENT_F32, &device, &self->error);
+  if (status == STATUS_OK) status = comm_use_device(self->comm, device, &self->error);
+  if (status == STATUS_OK) status = device_alloc(device, ABORT_BYTES, "test", &send, &self->error);
+  if (status == STATUS_OK) status = device_alloc(device, ABORT_BYTES, "test", &receive, &self->error);
+  if (status == STATUS_OK) {
+    status =
+        comm_shift_start(self->comm, COMM_KEYS_VALUES, 1, send, receive, ABORT_BYTES, &request, &self->error);
+  }
+  (void)pthread_barrier_wait(self->together);
+  if (status == STATUS_OK && self->comm->rank == 0) {
+    (void)fail(&cause, STATUS_DATA, "as asked");
+    comm_abort(self->comm, &cause);
+    device_free(device, send);
+    send = NULL;
+  }
+  (void)pthread_barrier_wait(self->together);
+  if (device != NULL) {
+    device_free(device, receive);
+    device_free(device, send);
+    if (status == STATUS_OK) (void)device_check(device, &self->error);
+    device_destroy(device);
+  }
+  comm_destroy(self->comm);
+  return NULL;
+}
+
+static void abort_round(void) {
+  Error error = {0};
+  Comm *comms[2];
+  pthread_barrier_t together;
+  pthread_t threads[2];
+  AbortRank ranks[2];
+  expect_ok(comm_local_create(2, comms, &error), &error);
+  assert_int_equal(pthread_barrier_init(&together, NULL, 2), 0);
+  for (int i = 0; i < 2; i++) {
+    ranks[i] = (AbortRank){.comm = comms[i], .together = &together};
+    assert_int_equal(pthread_create(&threads[i], NULL, abort_rank, &ranks[i]), 0);
+  }
+  for (int i = 0; i < 2; i++) (void)pthread_join(threads[i], NULL);
+  for (int i = 0; i < 2; i++) expect_ok(ranks[i].error.status, &ranks[i].error);
+  (void)pthread_barrier_destroy(&together);
+}
+
+static void test_abort_waits_for_copies(void **state) {
+  int devices = 0;
+  Error error = {0};
+  (void)state;
+  test_device_need_cuda();
+  assert_int_equal(setenv("EMULATED_DEVICES", "2", 1), 0);
+  expect_ok(cuda_device_count(&devices, &error), &error);
+  for (int round = 0; round < ABORT_ROUNDS && devices >= 2; round++) abort_round();
+  assert_int_equal(unsetenv("EMULATED_DEVICES"), 0);
+  if (devices < 2) skip();
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_groups),
       cmocka_unit_test(test_control),
       cmocka_unit_test(test_failure),
+      cmocka_unit_test(test_abort_waits_for_copies),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -566,8 +566,8 @@ static void test_time_of_waits(void **state) {
   char host = 1;
   assert_true(device_waited(device) == 0.0);
   if (queues->event_create(device, &event, &error) != STATUS_OK) fail_msg("%s", error.text);
-  for (int i = 0; i < 1200; i++) {
-    if (i % 100 == 0) queues->copy(device, QUEUE_RING, memory, memory + LARGE, LARGE);
+  for (int i = 0; i < 8200; i++) {
+    if (i % 1000 == 0) queues->copy(device, QUEUE_RING, memory, memory + LARGE, LARGE);
     queues->record(device, QUEUE_RING, event);
     queues->wait(device, QUEUE_COMPUTE, event);
   }

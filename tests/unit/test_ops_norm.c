@@ -7,7 +7,7 @@
 #include "tests/support/unit.h"
 
 static const int64_t rows[] = {1, 3, 40, 65};
-static const int64_t columns[] = {1, 2, 7, 16, 17, 33, 64, 100, 257, 1000};
+static const int64_t columns[] = {1, 2, 7, 16, 17, 33, 64, 100, 257, 1000, 1030};
 #define ROWS (sizeof rows / sizeof rows[0])
 #define COLUMNS (sizeof columns / sizeof columns[0])
 
