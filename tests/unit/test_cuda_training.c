@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoints/safetensors.h"
 #include "tests/support/compare.h"
 #include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
@@ -84,6 +85,40 @@ static void test_bf16(void **state) {
   const Metrics rounded = train(state, &(Run){"bf16", "cuda", "bf16", 2, 1, STEPS});
   check_within("bf16 against fp32", difference(&cpu, &rounded), 5e-3);
   assert_true(difference(&cpu, &rounded) > 1e-7);
+}
+
+/* The share of a tensor's numbers that bf16 does not hold. */
+static double share_beyond_bf16(const Safetensors *tensors, const SafetensorsEntry *entry) {
+  Error error = {0};
+  int64_t beyond = 0;
+  float *values = malloc((size_t)entry->count * sizeof *values);
+  assert_non_null(values);
+  expect_ok(safetensors_read(tensors, entry, 0, entry->count, values, &error), &error);
+  for (int64_t i = 0; i < entry->count; i++) {
+    uint32_t bits = 0;
+    memcpy(&bits, &values[i], sizeof bits);
+    beyond += (bits & 0xFFFFU) != 0;
+  }
+  free(values);
+  return (double)beyond / (double)entry->count;
+}
+
+/* Weights are bf16, and their updates are added to floats, of which bf16 holds one in 65536. */
+static void test_masters_are_floats(void **state) {
+  test_device_need_cuda();
+  const Config config = config_of(state, &(Run){"masters", "cuda", "bf16", 2, 1, HALF});
+  (void)training_metrics(&config);
+  Error error = {0};
+  Safetensors tensors = SAFETENSORS_CLOSED;
+  char *path = training_checkpoint(&config, HALF, "model.safetensors");
+  expect_ok(safetensors_open(path, &tensors, &error), &error);
+  assert_true(tensors.count > 0);
+  for (int64_t i = 0; i < tensors.count; i++) {
+    if (share_beyond_bf16(&tensors, &tensors.entries[i]) > 0.9) continue;
+    fail_msg("%s has been rounded", tensors.entries[i].name);
+  }
+  safetensors_close(&tensors);
+  free(path);
 }
 
 /* Two halves give the bits of the whole, and the whole gives them again. */
@@ -184,6 +219,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_losses_of_the_cpu),
       cmocka_unit_test(test_bf16),
+      cmocka_unit_test(test_masters_are_floats),
       cmocka_unit_test(test_resume),
       cmocka_unit_test(test_resume_bf16),
       cmocka_unit_test(test_changing_devices),

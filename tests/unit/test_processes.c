@@ -242,15 +242,11 @@ static int count_messages(const char *text, const char *what) {
 
 /* Whether the error names `rank`, alone or among others: a rank that waits for it may be missed as well. */
 static bool names_rank(const char *text, int rank) {
-  static const char *const forms[] = {"rank %d ", "ranks %d,", ", %d "};
-  bool named = false;
-  for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-    char *form = NULL;
-    assert_true(asprintf(&form, forms[i], rank) > 0);
-    named = named || strstr(text, form) != NULL;
-    free(form);
-  }
-  return named;
+  char forms[3][16];
+  (void)snprintf(forms[0], sizeof forms[0], "rank %d ", rank);
+  (void)snprintf(forms[1], sizeof forms[1], "ranks %d,", rank);
+  (void)snprintf(forms[2], sizeof forms[2], ", %d ", rank);
+  return strstr(text, forms[0]) != NULL || strstr(text, forms[1]) != NULL || strstr(text, forms[2]) != NULL;
 }
 
 /* A rank that hangs is found out: the others name it and the operation, and end. */
