@@ -61,7 +61,7 @@ static void test_failure(void **state) {
 
 /* ---------------------------------------------------------------- an abort while copies are queued */
 
-enum { ABORT_BYTES = 1 << 20, ABORT_ROUNDS = 6 };
+enum { ABORT_BYTES = 1 << 20, ABORT_ROUNDS = 40 };
 
 typedef struct AbortRank {
   Comm *comm;
