@@ -25,6 +25,8 @@ here="$(cd "$(dirname "$0")" && pwd)"
 root="$(dirname "$(dirname "$here")")"
 unset CMOCKA_MESSAGE_OUTPUT CMOCKA_XML_FILE CMOCKA_TEST_ABORT
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+# Ranks that share a GPU have three queues each: none shall wait behind another rank's.
+export CUDA_DEVICE_MAX_CONNECTIONS="${CUDA_DEVICE_MAX_CONNECTIONS:-32}"
 
 # Name and limit in seconds of each part, in order.
 parts=(
