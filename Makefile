@@ -98,6 +98,7 @@ LIBS := -lyaml -ljansson -lpcre2-8 -lz -lm -lpthread -ldl $(if $(filter 0,$(HAVE
 # Files for one instruction set carry it in their name; kernels/device.c enters them only where the CPU has it.
 ifneq ($(filter x86_64 amd64,$(shell uname -m)),)
 %_avx512.o: private FILE_CFLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+%_avx512bf16.o: private FILE_CFLAGS := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx512bf16 -mfma -mprefer-vector-width=512
 %_avx2.o: private FILE_CFLAGS := -mavx2 -mfma
 endif
 
@@ -398,23 +399,36 @@ check-hosts: deps-hosts ## trains over hosts that are network namespaces of this
 
 # ---------------------------------------------------------------- speed
 
-$(OUT)/bench/%: $(OUT)/tests/bench/%.o $(OUT)/tests/bench/peak_avx512.o $(LIBRARY)
+BENCH := $(OUT)/bench/bench
+BENCH_RING := $(addprefix $(OUT)/tests/bench/,bench_ring.o ring_measure.o median.o)
+BENCH_OBJECTS := $(filter-out $(OUT)/tests/bench/bench_ring.o $(OUT)/tests/bench/ring_measure.o, \
+                 $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/bench/*.c)))
+
+# A multiply-add where the CPU has it: what is measured is the fastest way.
+$(OUT)/tests/bench/peak_plain.o: private FILE_CFLAGS := -ffp-contract=fast
+
+$(BENCH): $(BENCH_OBJECTS) $(LIBRARY)
 	@mkdir -p $(dir $@)
 	@echo "  link     $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
 
-$(OUT)/bench/bench_ring: $(OUT)/tests/bench/bench_ring.o $(OUT)/tests/bench/ring_measure.o $(LIBRARY)
+$(OUT)/bench/bench_ring: $(BENCH_RING) $(LIBRARY)
 	@mkdir -p $(dir $@)
 	@echo "  link     $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
 
-.PHONY: bench run-bench
-bench: deps ## measures attention against the peak of this machine
+# Which runs it.
+$(OUT)/tests/test_bench: | $(BENCH)
+
+.PHONY: bench run-bench bench-compare
+bench: deps ## measures everything against the peaks of this machine (BENCH_FLAGS="-p attention -j new.json"; --help)
 	@$(MAKE) $(JOBS) run-bench
 
-run-bench: $(OUT)/bench/bench_attention $(OUT)/bench/bench_ring
-	@for size in "-t 1024 -d 64 -n 4" "-t 8192 -d 64 -n 4" "-t 8192 -d 128 -n 4" "-t 32768 -d 64 -n 2" \
-	  "-t 8192 -d 32 -n 4 -r 1024"; do $(OUT)/bench/bench_attention $$size -j $(shell nproc) || exit 1; done
+run-bench: $(BENCH) $(OUT)/bench/bench_ring
+	@RINGGPT_CUDA="$${RINGGPT_CUDA:-$(abspath $(OUT)/ringgpt-cuda.so)}" $(BENCH) $(BENCH_FLAGS)
+
+bench-compare: $(BENCH) ## compares two runs of bench -j: A=old.json B=new.json
+	@$(BENCH) --compare $(A) $(B)
 
 # ---------------------------------------------------------------- on a GPU
 
@@ -423,7 +437,6 @@ run-bench: $(OUT)/bench/bench_attention $(OUT)/bench/bench_ring
 GPU_TESTS := $(addprefix $(OUT)/tests/test_,ops_activation ops_dropout ops_linear ops_loss ops_norm ops_optimizer \
              ops_position attention cuda_device cuda_products comm_device cuda_model cuda_training \
              $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_nccl.c)))
-BENCH_GPU := $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/bench/bench_gpu*.c))
 
 $(OUT)/gpu/instructions: $(OUT)/cuda/tests/gpu/instructions.o
 	@mkdir -p $(dir $@)
@@ -434,11 +447,6 @@ $(EMULATED_INSTRUCTIONS): $(OUT)/emulated/tests/gpu/instructions.o $(patsubst %,
 	@mkdir -p $(dir $@)
 	@echo "  link     $@"
 	$(Q)$(CXX) $(SANITIZE_FLAGS) -o $@ $^ -lpthread
-
-$(OUT)/gpu/bench_gpu: $(BENCH_GPU) $(LIBRARY)
-	@mkdir -p $(dir $@)
-	@echo "  link     $@"
-	$(Q)$(LINK) -o $@ $^ $(LIBS) $(LDLIBS)
 
 # Built for the GPU that is there, unless CUDA_ARCH says for what.
 ON_GPU = $(if $(filter command line environment,$(origin CUDA_ARCH)),,arch="$$(tests/gpu/architecture.sh)" || exit 1;) \
@@ -454,14 +462,14 @@ bench-gpu: ## measures the GPU against its peak, part by part; goes on where it 
 run-check-gpu: all $(OUT)/gpu/instructions $(GPU_TESTS)
 	@CUDA_HOME=$(CUDA_HOME) tests/gpu/check.sh $(GPU_FLAGS) $(PROGRAM) $(OUT)/gpu/instructions $(GPU_TESTS)
 
-run-bench-gpu: all $(OUT)/gpu/bench_gpu
-	@CUDA_HOME=$(CUDA_HOME) tests/gpu/bench.sh $(GPU_FLAGS) $(PROGRAM) $(OUT)/gpu/bench_gpu
+run-bench-gpu: all $(BENCH)
+	@CUDA_HOME=$(CUDA_HOME) tests/gpu/bench.sh $(GPU_FLAGS) $(PROGRAM) $(BENCH)
 
 # The scripts themselves, without a GPU: the results are the emulator's.
-run-check-gpu-emulated: $(PROGRAM) $(EMULATED) $(EMULATED_INSTRUCTIONS) $(GPU_TESTS) $(OUT)/gpu/bench_gpu
+run-check-gpu-emulated: $(PROGRAM) $(EMULATED) $(EMULATED_INSTRUCTIONS) $(GPU_TESTS) $(BENCH)
 	@tests/gpu/check.sh --object $(EMULATED) --state $(OUT)/emulated/gpu-check $(GPU_FLAGS) $(PROGRAM) \
 	  $(EMULATED_INSTRUCTIONS) $(GPU_TESTS)
-	@tests/gpu/bench.sh --quick --object $(EMULATED) --state $(OUT)/emulated/gpu-bench $(PROGRAM) $(OUT)/gpu/bench_gpu
+	@tests/gpu/bench.sh --quick --object $(EMULATED) --state $(OUT)/emulated/gpu-bench $(PROGRAM) $(BENCH)
 
 # ---------------------------------------------------------------- style
 
@@ -469,7 +477,7 @@ FORMATTED := $(wildcard $(addsuffix /*.[ch],$(MODULES) tests/unit tests/long tes
              tests/bench tests/gpu tests/peers)) $(wildcard kernels/cuda/*.cu tests/nccl/*.cpp tests/nccl/include/* tests/gpu/*.cu \
              tests/emulator/*.h tests/emulator/*.cpp tests/emulator/include/*.h tests/emulator/include/emulated/*)
 # Vector code is not for clang-tidy: its types and intrinsics are the compiler's own.
-TIDIED := $(filter-out %_avx2.c %_avx512.c,$(SOURCES)) train/main.c
+TIDIED := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c,$(SOURCES)) train/main.c
 
 .PHONY: format lint clean
 format: ## formats all sources in place

@@ -22,7 +22,7 @@ typedef struct Rank {
   Device *device;
   char movers[64];        /* what carries messages, for the log: "local", "mpi and NCCL 2.28.9" */
   bool crowded;           /* its compute threads share cores with others of the program */
-  char device_note[1024]; /* why `device: auto` is not the fastest kind; empty: it is */
+  char device_note[1024]; /* why the device is not the fastest, or a warning; empty: neither */
 } Rank;
 
 /* Ends all communication of the program because of this rank (comm_abort), in all its groups. */

@@ -2,6 +2,7 @@
 #include "train/rank_device.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cuda/load.h"
@@ -14,19 +15,29 @@ static void poll_groups(void *context) {
   if (rank->ring != NULL && rank->ring->mover != NULL) comm_poll(rank->ring);
 }
 
+static ElementType elements_of(const Config *config) {
+  return config->train.precision == PRECISION_BF16 ? ELEMENT_BF16 : ELEMENT_F32;
+}
+
+/* Adds a warning to what may be noted already: why the device is not CUDA. */
+static void note_slow_bf16(Rank *rank) {
+  const size_t used = strlen(rank->device_note);
+  (void)snprintf(rank->device_note + used, sizeof rank->device_note - used,
+                 "%swarning: train.precision: bf16: no products by avx512_bf16 on this CPU or in this build: "
+                 "no faster than fp32",
+                 used == 0 ? "" : "; ");
+}
+
 static Status create_cpu(const Config *config, Rank *rank, Error *error) {
   int threads = 0;
-  if (config->train.precision != PRECISION_FP32) {
-    return fail(error, STATUS_CONFIG,
-                "train.precision: bf16: the CPU computes in fp32 alone; set it to fp32%s%s",
-                rank->device_note[0] == '\0' ? "" : "; ", rank->device_note);
-  }
   if (config->parallelism.transport == TRANSPORT_NCCL) {
     return fail(error, STATUS_CONFIG, "parallelism.transport: nccl is for CUDA devices, not for the CPU%s%s",
                 rank->device_note[0] == '\0' ? "" : "; ", rank->device_note);
   }
   TRY(threads_of_rank(config, rank->world, &threads, &rank->crowded, error));
-  return cpu_device_create(threads, &rank->device, error);
+  TRY(cpu_device_create(threads, elements_of(config), &rank->device, error));
+  if (elements_of(config) == ELEMENT_BF16 && !cpu_device_has_bf16(rank->device)) note_slow_bf16(rank);
+  return STATUS_OK;
 }
 
 /* Whether the memory of devices is moved by NCCL: where the transport cannot, or where it is asked for. */
@@ -60,10 +71,9 @@ static Status name_nccl(Rank *rank, Error *error) {
 }
 
 static Status create_cuda(const Config *config, Rank *rank, int devices, Error *error) {
-  const ElementType elements = config->train.precision == PRECISION_BF16 ? ELEMENT_BF16 : ELEMENT_F32;
   int local = 0;
   TRY(threads_local_rank(rank->world, &local, error));
-  TRY(cuda_device_create(devices > 1 ? local % devices : 0, elements, &rank->device, error));
+  TRY(cuda_device_create(devices > 1 ? local % devices : 0, elements_of(config), &rank->device, error));
   TRY(join_group(config, rank, rank->world, error));
   return needs_nccl(config, rank->world) ? name_nccl(rank, error) : STATUS_OK;
 }

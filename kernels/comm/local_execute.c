@@ -52,6 +52,7 @@ static void reduce_on_host(int size, LocalOperation *operation, size_t begin, si
     double f64[PIECE_BYTES / sizeof(double)];
     int64_t i64[PIECE_BYTES / sizeof(int64_t)];
   } sum;
+  if (size == 1) return; /* the sum of one is there */
   for (size_t at = begin; at < end; at += PIECE_BYTES) {
     const size_t bytes = end - at < PIECE_BYTES ? end - at : PIECE_BYTES;
     memcpy(&sum, (const char *)operation->parts[0].receive + at, bytes);
@@ -76,8 +77,10 @@ static void sum_on_device(int size, LocalOperation *operation, size_t begin, siz
     sources[i] = buffer + first;
   }
   after_arrivals(part, size, operation);
-  part->device->table->queues->sum(part->device, part->queue, size, sources,
-                                   (int64_t)((end - begin) / sizeof(float)), to + first);
+  if (size > 1) {
+    part->device->table->queues->sum(part->device, part->queue, size, sources,
+                                     (int64_t)((end - begin) / sizeof(float)), to + first);
+  }
   finish(part);
 }
 

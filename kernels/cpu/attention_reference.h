@@ -5,7 +5,8 @@
 
 #include "kernels/ops.h"
 
-/* Elements are floats. All buffers want the alignment of a float only. */
+/* Elements are floats, or bf16. All buffers want the alignment of a float only. */
 extern const AttentionOps attention_reference;
+extern const AttentionOps attention_reference_bf16;
 
 #endif

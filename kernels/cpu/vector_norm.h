@@ -1,5 +1,6 @@
-/* Vectorised LayerNorm and RMSNorm: the bodies for any width of kernels/cpu/vector.h. RMSNorm is LayerNorm
- * without mean and bias. Long sums are taken in double, what is done to single elements in float. */
+/* Vectorised LayerNorm and RMSNorm: the bodies for any width of kernels/cpu/vector.h and any elements.
+ * RMSNorm is LayerNorm without mean and bias. Long sums are taken in double, what is done to single elements
+ * in float. */
 #ifndef RINGGPT_CPU_VECTOR_NORM_H
 #define RINGGPT_CPU_VECTOR_NORM_H
 
@@ -8,50 +9,50 @@
 
 #include "kernels/cpu/columns.h"
 #include "kernels/cpu/poll.h"
-#include "kernels/cpu/vector.h"
+#include "kernels/cpu/vector_element.h"
 #include "kernels/device.h"
 
-static inline double norm_row_mean(int64_t c, const float *x) {
+static inline double norm_row_mean(int64_t c, const Element *x) {
   DoubleSum sum = double_sum_zero();
-  for (int64_t j = 0; j < c; j += VECTOR_FLOATS) double_sum_add(&sum, vector_load(x + j, c - j));
+  for (int64_t j = 0; j < c; j += VECTOR_FLOATS) double_sum_add(&sum, vector_load_elements(x + j, c - j));
   return double_sum_total(&sum) / (double)c;
 }
 
 /* Mean of the squares of x - centre. */
-static inline double norm_row_variance(int64_t c, const float *x, double centre) {
+static inline double norm_row_variance(int64_t c, const Element *x, double centre) {
   DoubleSum sum = double_sum_zero();
   const DoubleVector middle = double_set(centre);
   int64_t j = 0;
   for (; j + VECTOR_FLOATS <= c; j += VECTOR_FLOATS) {
-    const Vector value = vector_load(x + j, VECTOR_FLOATS);
+    const Vector value = vector_load_elements(x + j, VECTOR_FLOATS);
     const DoubleVector low = double_low(value) - middle;
     const DoubleVector high = double_high(value) - middle;
     sum.low = double_multiply_add(low, low, sum.low);
     sum.high = double_multiply_add(high, high, sum.high);
   }
   double total = double_sum_total(&sum);
-  for (; j < c; j++) total += ((double)x[j] - centre) * ((double)x[j] - centre);
+  for (; j < c; j++) total += ((double)to_float(x[j]) - centre) * ((double)to_float(x[j]) - centre);
   return total / (double)c;
 }
 
 /* A NULL mean leaves the mean out, a NULL bias the bias. The mean is taken off in two parts, so that rows
  * that lie far from 0 keep their digits. */
-static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const float *x,
-                         const float *weight, const float *bias, float *y, float *mean, float *rstd) {
+static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *x,
+                         const Element *weight, const Element *bias, Element *y, float *mean, float *rstd) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
     poll_within(device, i, c);
-    const float *row = x + i * c;
+    const Element *row = x + i * c;
     const double middle = mean != NULL ? norm_row_mean(c, row) : 0.0;
     const double scale = 1.0 / sqrt(norm_row_variance(c, row, middle) + (double)eps);
     const Vector middle_high = vector_set((float)middle);
     const Vector middle_low = vector_set((float)(middle - (double)(float)middle));
     const Vector scales = vector_set((float)scale);
     for (int64_t j = 0; j < c; j += VECTOR_FLOATS) {
-      const Vector normal = (vector_load(row + j, c - j) - middle_high - middle_low) * scales;
-      const Vector offset = bias != NULL ? vector_load(bias + j, c - j) : vector_set(0.0F);
-      const Vector result = vector_multiply_add(normal, vector_load(weight + j, c - j), offset);
-      vector_store(y + i * c + j, result, c - j);
+      const Vector normal = (vector_load_elements(row + j, c - j) - middle_high - middle_low) * scales;
+      const Vector offset = bias != NULL ? vector_load_elements(bias + j, c - j) : vector_set(0.0F);
+      const Vector result = vector_multiply_add(normal, vector_load_elements(weight + j, c - j), offset);
+      vector_store_elements(y + i * c + j, result, c - j);
     }
     if (mean != NULL) mean[i] = (float)middle;
     rstd[i] = (float)scale;
@@ -59,13 +60,13 @@ static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, 
 }
 
 /* The means of g = dy weight and of g xhat over a row, xhat = (x - mean) rstd. */
-static inline void norm_row_means(int64_t c, const float *dy, const float *x, const float *weight, float mean,
-                                  float rstd, double *mean_g, double *mean_g_xhat) {
+static inline void norm_row_means(int64_t c, const Element *dy, const Element *x, const Element *weight,
+                                  float mean, float rstd, double *mean_g, double *mean_g_xhat) {
   DoubleSum sum_g = double_sum_zero();
   DoubleSum sum_g_xhat = double_sum_zero();
   for (int64_t j = 0; j < c; j += VECTOR_FLOATS) {
-    const Vector g = vector_load(dy + j, c - j) * vector_load(weight + j, c - j);
-    const Vector xhat = (vector_load(x + j, c - j) - vector_set(mean)) * vector_set(rstd);
+    const Vector g = vector_load_elements(dy + j, c - j) * vector_load_elements(weight + j, c - j);
+    const Vector xhat = (vector_load_elements(x + j, c - j) - vector_set(mean)) * vector_set(rstd);
     double_sum_add(&sum_g, g);
     double_sum_add(&sum_g_xhat, g * xhat);
   }
@@ -74,14 +75,15 @@ static inline void norm_row_means(int64_t c, const float *dy, const float *x, co
 }
 
 /* dx += rstd (g - mean(g) - xhat mean(g xhat)); the term mean(g) comes from centring and goes with it. */
-static void norm_backward_input(const Device *device, int64_t n, int64_t c, const float *dy, const float *x,
-                                const float *weight, const float *mean, const float *rstd, float *dx) {
+static void norm_backward_input(const Device *device, int64_t n, int64_t c, const Element *dy,
+                                const Element *x, const Element *weight, const float *mean, const float *rstd,
+                                Element *dx) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
     poll_within(device, i, c);
-    const float *gradient = dy + i * c;
-    const float *row = x + i * c;
-    float *out = dx + i * c;
+    const Element *gradient = dy + i * c;
+    const Element *row = x + i * c;
+    Element *out = dx + i * c;
     const float middle = mean != NULL ? mean[i] : 0.0F;
     double mean_g = 0;
     double mean_g_xhat = 0;
@@ -90,19 +92,20 @@ static void norm_backward_input(const Device *device, int64_t n, int64_t c, cons
     const Vector along = vector_set((float)mean_g_xhat);
     const Vector scale = vector_set(rstd[i]);
     for (int64_t j = 0; j < c; j += VECTOR_FLOATS) {
-      const Vector g = vector_load(gradient + j, c - j) * vector_load(weight + j, c - j);
-      const Vector xhat = (vector_load(row + j, c - j) - vector_set(middle)) * scale;
+      const Vector g = vector_load_elements(gradient + j, c - j) * vector_load_elements(weight + j, c - j);
+      const Vector xhat = (vector_load_elements(row + j, c - j) - vector_set(middle)) * scale;
       const Vector inner = g - off - xhat * along;
-      vector_store(out + j, vector_multiply_add(scale, inner, vector_load(out + j, c - j)), c - j);
+      vector_store_elements(out + j, vector_multiply_add(scale, inner, vector_load_elements(out + j, c - j)),
+                            c - j);
     }
   }
 }
 
 /* dweight (width) += the column sums of dy xhat for `width` columns, up to `vectors` vectors of them; dy and
  * x point to the first of the columns, rows are c apart. Sixteen rows at a time are summed in float. */
-static inline void norm_columns(const Device *device, int64_t n, int64_t c, const float *dy, const float *x,
-                                const float *mean, const float *rstd, float *dweight, int vectors,
-                                int64_t width) {
+static inline void norm_columns(const Device *device, int64_t n, int64_t c, const Element *dy,
+                                const Element *x, const float *mean, const float *rstd, float *dweight,
+                                int vectors, int64_t width) {
   DoubleSum totals[COLUMN_BLOCK / VECTOR_FLOATS];
   for (int v = 0; v < vectors; v++) totals[v] = double_sum_zero();
   for (int64_t row = 0; row < n; row += 16) {
@@ -113,8 +116,8 @@ static inline void norm_columns(const Device *device, int64_t n, int64_t c, cons
       const Vector middle = vector_set(mean != NULL ? mean[i] : 0.0F);
       for (int v = 0; v < vectors; v++) {
         const int64_t at = v * VECTOR_FLOATS;
-        const Vector xhat = (vector_load(x + i * c + at, width - at) - middle) * vector_set(rstd[i]);
-        sums[v] = vector_multiply_add(vector_load(dy + i * c + at, width - at), xhat, sums[v]);
+        const Vector xhat = (vector_load_elements(x + i * c + at, width - at) - middle) * vector_set(rstd[i]);
+        sums[v] = vector_multiply_add(vector_load_elements(dy + i * c + at, width - at), xhat, sums[v]);
       }
     }
     for (int v = 0; v < vectors; v++) double_sum_add(&totals[v], sums[v]);
@@ -126,8 +129,8 @@ static inline void norm_columns(const Device *device, int64_t n, int64_t c, cons
   }
 }
 
-static void norm_backward_weight(const Device *device, int64_t n, int64_t c, const float *dy, const float *x,
-                                 const float *mean, const float *rstd, float *dweight) {
+static void norm_backward_weight(const Device *device, int64_t n, int64_t c, const Element *dy,
+                                 const Element *x, const float *mean, const float *rstd, float *dweight) {
   const int64_t blocks = (c + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t block = 0; block < blocks; block++) {

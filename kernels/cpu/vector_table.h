@@ -1,4 +1,5 @@
-/* All vectorised operations in one place, for the files that compile them for an instruction set. */
+/* The vectorised operations on elements in one place, for the files that compile them for an instruction set
+ * and a type of elements. */
 #ifndef RINGGPT_CPU_VECTOR_TABLE_H
 #define RINGGPT_CPU_VECTOR_TABLE_H
 
@@ -6,7 +7,6 @@
 #include "kernels/cpu/vector_dropout.h"
 #include "kernels/cpu/vector_loss.h"
 #include "kernels/cpu/vector_norm.h"
-#include "kernels/cpu/vector_optimizer.h"
 #include "kernels/cpu/vector_rope.h"
 
 static inline void vector_table_override(Ops *ops) {
@@ -20,11 +20,9 @@ static inline void vector_table_override(Ops *ops) {
   ops->swiglu_forward = vector_swiglu_forward;
   ops->swiglu_backward = vector_swiglu_backward;
   ops->dropout = vector_dropout;
+  ops->from_floats = vector_from_floats;
   ops->add = vector_add;
-  ops->add_f32 = vector_add_f32;
   ops->cross_entropy = vector_cross_entropy;
-  ops->sum_of_squares = vector_sum_of_squares;
-  ops->adamw = vector_adamw;
 }
 
 #endif

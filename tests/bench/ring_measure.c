@@ -11,6 +11,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/philox.h"
 #include "model/ring_attention.h"
+#include "tests/bench/median.h"
 
 #define HOP_SAMPLES 9
 #define BLOCK_SECONDS 0.4
@@ -156,17 +157,6 @@ static Status measure_blocks(Bench *bench, RingResult *result, Error *error) {
 }
 
 /* ---------------------------------------------------------------- the transfer alone */
-
-static int ascending(const void *a, const void *b) {
-  const double x = *(const double *)a;
-  const double y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double median(double *samples, size_t count) {
-  qsort(samples, count, sizeof samples[0], ascending);
-  return samples[count / 2];
-}
 
 /* Seconds that one message takes from a rank to the next when nothing is computed. */
 static Status measure_transfer(Bench *bench, CommLabel label, double *seconds, Error *error) {

@@ -3,7 +3,7 @@
 #
 #   tests/gpu/bench.sh [options] PROGRAM BENCH
 #     PROGRAM           build/release/ringgpt, with ringgpt-cuda.so beside it
-#     BENCH             build/release/gpu/bench_gpu
+#     BENCH             build/release/bench/bench
 #     --object FILE     the CUDA device; the emulated one, with --quick, serves to check this script without a GPU
 #     --state DIR       what is done and its output (default: gpu-bench beside PROGRAM)
 #     --part NAME       this part alone; more than once for several
@@ -12,7 +12,7 @@
 #     --quick           tiny sizes, whose figures mean nothing
 #     --list            names the parts, with the seconds that each may take
 #
-# Parts: peak, attention, products, rows (tests/bench/bench_gpu.c); training, the median step of real runs of the
+# Parts: peak, attention, products, rows (tests/bench, by bench -d cuda); training, the median step of real runs of the
 # program; evaluation and evaluation-1m, runs over one window of 131,072 and of 1,048,576 tokens, five and one, less
 # the time of a run over a short window; sdpa, PyTorch's attention in the shapes that the part attention measured,
 # where python3 has a torch that finds the GPU. Needs bash, coreutils, sed and awk; neither a network nor, but for
@@ -29,6 +29,8 @@ set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(dirname "$(dirname "$here")")"
 export LC_ALL=C
+# Ranks that share a GPU have three queues each: none shall wait behind another rank's.
+export CUDA_DEVICE_MAX_CONNECTIONS="${CUDA_DEVICE_MAX_CONNECTIONS:-32}"
 
 parts=("peak 15" "attention 90" "products 45" "rows 30" "training 60" "evaluation 40" "evaluation-1m 160" "sdpa 40")
 
@@ -42,12 +44,12 @@ left() {
   echo $((seconds > 1 ? seconds : 1))
 }
 
-# ---------------------------------------------------------------- bench_gpu
+# ---------------------------------------------------------------- bench
 
 # What of its limit a part may spend on beginning new cases; the case at hand then comes to its end.
 bench_part() { # NAME LIMIT
   local name="$1"
-  timeout --kill-after=5 "$(left)" "$bench" ${quick:+-q} -p "$name" -t $(($2 * 3 / 4)) \
+  timeout --kill-after=5 "$(left)" "$bench" -d cuda ${quick:+-q} -p "$name" -t $(($2 * 3 / 4)) \
     -j "$state/$name.jsonl" </dev/null
 }
 

@@ -1,8 +1,8 @@
-"""Times PyTorch's scaled_dot_product_attention (its flash backend) in the shapes that bench_gpu measured.
+"""Times PyTorch's scaled_dot_product_attention (its flash backend) in the shapes that bench measured.
 
     python3 tests/gpu/sdpa.py ATTENTION.jsonl
 
-ATTENTION.jsonl is what `bench_gpu -p attention -j FILE` wrote. Of its cases those in bf16 with a causal mask are
+ATTENTION.jsonl is what `bench -d cuda -p attention -j FILE` wrote. Of its cases those in bf16 with a causal mask are
 run here: same shapes, same count of floating-point operations, median of 5 samples of at least 20 ms behind a
 warm-up. Prints a line per case: both times, both rates, and ours as a multiple of PyTorch's speed. Exit status 3
 without PyTorch or a CUDA device that it can use.
@@ -20,7 +20,7 @@ SECONDS = 0.02
 
 
 def measured_cases(path):
-    """The cases of a file of bench_gpu, with their sizes."""
+    """The cases of a file of bench, with their sizes."""
     with open(path, encoding="utf-8") as file:
         for line in file:
             case = json.loads(line)

@@ -326,8 +326,9 @@ static Gpt64 *reference_model(const GptCase *test, const TensorTable *table, Err
   void *weights = NULL;
   if (memory_alloc((size_t)table->total, sizeof(float), "weights", &weights, error) != STATUS_OK) return NULL;
   gpt_case_weights(table, weights);
+  const bool bf16 = test_device_elements(test->device) == ELEMENT_BF16;
   float *rounded = weights;
-  for (int64_t i = 0; test->device == TEST_CUDA_BF16 && i < table->total; i++) {
+  for (int64_t i = 0; bf16 && i < table->total; i++) {
     rounded[i] = element_round(ELEMENT_BF16, rounded[i]);
   }
   Gpt64 *model = gpt_case_model(&test->config, table, weights);
@@ -381,7 +382,7 @@ Status gpt_case_reference(const GptCase *test, GptResult *result, Error *error) 
 /* Query and key gradients pass through two softmax-scaled products and lose a little more. In bf16 every
  * activation carries up to 2^-9 of its size, and a gradient gathers that of all layers. */
 static double bound_of(const GptCase *test, const char *name) {
-  if (test->device == TEST_CUDA_BF16) return 3e-2;
+  if (test_device_elements(test->device) == ELEMENT_BF16) return 3e-2;
   const bool query_or_key = strstr(name, "q_proj") != NULL || strstr(name, "k_proj") != NULL ||
                             strstr(name, "c_attn.weight") != NULL;
   return query_or_key ? 1e-5 : 3e-6;
@@ -389,7 +390,7 @@ static double bound_of(const GptCase *test, const char *name) {
 
 static void compare(const char *what, const GptCase *test, const GptResult *got, const GptResult *expected) {
   char name[256];
-  const bool bf16 = test->device == TEST_CUDA_BF16;
+  const bool bf16 = test_device_elements(test->device) == ELEMENT_BF16;
   (void)snprintf(name, sizeof name, "%s: loss", what);
   check_within(name, fabs(got->loss - expected->loss) / expected->loss, bf16 ? 2e-3 : 1e-7);
   (void)snprintf(name, sizeof name, "%s: nll of the tokens", what);

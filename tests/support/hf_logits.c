@@ -70,7 +70,7 @@ Status hf_logits_run(const char *directory, int64_t count, const int32_t *tokens
   Status status = STATUS_OK;
   *out = (HfLogits){0};
   TRY(comm_local_create(1, &comm, error));
-  TRY_GOTO(cpu_device_create(1, &device, error), done);
+  TRY_GOTO(cpu_device_create(1, ELEMENT_F32, &device, error), done);
   TRY_GOTO(run(directory, device, comm, count, tokens, out, error), done);
 done:
   device_destroy(device);

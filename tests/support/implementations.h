@@ -1,6 +1,6 @@
-/* The implementations of the operations that tests run over: the CPU's instruction sets, and CUDA with
- * elements of both types where the environment variable RINGGPT_TEST_CUDA names the shared object of that
- * device, which may be the emulated one. */
+/* The implementations of the operations that tests run over: the CPU's instruction sets and CUDA, with
+ * elements of both types; CUDA where the environment variable RINGGPT_TEST_CUDA names the shared object of
+ * that device, which may be the emulated one. */
 #ifndef RINGGPT_SUPPORT_IMPLEMENTATIONS_H
 #define RINGGPT_SUPPORT_IMPLEMENTATIONS_H
 

@@ -8,8 +8,12 @@
 #include "tests/support/unit.h"
 
 const char *test_device_name(TestDevice kind) {
-  static const char *const names[] = {"CPU", "CUDA in fp32", "CUDA in bf16"};
+  static const char *const names[] = {"CPU", "CPU in bf16", "CUDA in fp32", "CUDA in bf16"};
   return names[kind];
+}
+
+ElementType test_device_elements(TestDevice kind) {
+  return kind == TEST_CPU_BF16 || kind == TEST_CUDA_BF16 ? ELEMENT_BF16 : ELEMENT_F32;
 }
 
 bool test_device_find_cuda(void) {
@@ -26,6 +30,7 @@ void test_device_need_cuda(void) {
 }
 
 Status test_device_create(TestDevice kind, int threads, Device **out, Error *error) {
-  if (kind == TEST_CPU) return cpu_device_create(threads, out, error);
-  return cuda_device_create(0, kind == TEST_CUDA_BF16 ? ELEMENT_BF16 : ELEMENT_F32, out, error);
+  const ElementType elements = test_device_elements(kind);
+  if (kind == TEST_CPU || kind == TEST_CPU_BF16) return cpu_device_create(threads, elements, out, error);
+  return cuda_device_create(0, elements, out, error);
 }

@@ -42,6 +42,7 @@ static const AttentionCase cases[] = {
     {"long documents", 1000, 1, 1, 64, .run = 1000, .document = 300},
     {"window", 333, 2, 2, 32, .run = 333, .window = 50},
     {"window of one", 100, 1, 1, 16, .run = 33, .window = 1},
+    {"window of two", 200, 1, 1, 64, .run = 200, .window = 2},
     {"window, documents", 700, 1, 1, 64, 175, ORDER_DESCENDING, .window = 100, .document = 150},
     {"blind tail", 150, 2, 1, 32, 75, ORDER_RING, .blind_start = 101, .blind_end = 150},
     {"blind in between", 150, 2, 1, 64, .run = 150, .blind_start = 20, .blind_end = 70},
@@ -61,19 +62,21 @@ static double score_error(const AttentionCase *c) {
 
 /* What errors may be. With bf16 the scores come from the very numbers of q and k and are summed in float, so
  * that lse is as good as with floats. Probabilities and their gradients are rounded to bf16, by 2^-8 at most
- * and a third of that on average, before they meet v, k, q and dout, and results once more at the end. Large
- * scores leave a query one key: the gradient of its score is the difference of dout . v and dout . out, all
- * but equal, whose out has been rounded. */
+ * and a third of that on average, before they meet v, k, q and dout, and results once more at the end. Where
+ * the CPU multiplies bf16 itself, powers are good to 7.5e-5 (kernels/cpu/attention_lanes.h), which lse shows.
+ * Large scores leave a query one key: the gradient of its score is the difference of dout . v and dout . out,
+ * all but equal, whose out has been rounded. */
 typedef struct Tolerance {
   double out;
   double lse;
   double gradient;
 } Tolerance;
 
-static Tolerance tolerance(ElementType elements, const AttentionCase *c) {
+static Tolerance tolerance(const Implementation *implementation, const AttentionCase *c) {
   const double score = score_error(c);
-  if (elements == ELEMENT_F32) return (Tolerance){1e-6 * score, 2e-6, 2e-6 * score};
-  return (Tolerance){4e-3, 2e-6, c->q_factor > 0 ? 1.6e-2 : 6e-3};
+  const bool coarse = strcmp(implementation->name, "avx512_bf16 bf16") == 0;
+  if (implementation->elements == ELEMENT_F32) return (Tolerance){1e-6 * score, 2e-6, 2e-6 * score};
+  return (Tolerance){4e-3, coarse ? 8e-5 : 2e-6, c->q_factor > 0 ? 1.6e-2 : 6e-3};
 }
 
 static void check_lse(const char *implementation, const AttentionCase *c, const float *got,
@@ -97,7 +100,7 @@ static void check_blind(const AttentionCase *c, const AttentionOutputs *got) {
 
 static void check_outputs(const Implementation *implementation, const AttentionCase *c,
                           const AttentionOutputs *got, const AttentionAnswer *wanted) {
-  const Tolerance bound = tolerance(implementation->elements, c);
+  const Tolerance bound = tolerance(implementation, c);
   double distances[ATTENTION_DISTANCES];
   attention_distances(c, got, wanted, distances);
   check_blind(c, got);
@@ -376,7 +379,7 @@ static void check_implementation(const char *name) {
   if (s.implementation != NULL) s.device = implementation_device(s.implementation, 1);
   if (s.device == NULL) skip();
   check_all(&s);
-  if (strcmp(name, "avx512") == 0) check_many_threads(&s);
+  if (strncmp(name, "avx", 3) == 0) check_many_threads(&s);
   device_destroy(s.device);
 }
 
@@ -385,9 +388,34 @@ static void test_reference(void **unused) {
   check_implementation("reference");
 }
 
+static void test_reference_bf16(void **unused) {
+  (void)unused;
+  check_implementation("reference bf16");
+}
+
 static void test_avx512(void **unused) {
   (void)unused;
   check_implementation("avx512");
+}
+
+static void test_avx512_bf16(void **unused) {
+  (void)unused;
+  check_implementation("avx512_bf16 bf16");
+}
+
+static void test_avx512_without_bf16(void **unused) {
+  (void)unused;
+  check_implementation("avx512 bf16");
+}
+
+static void test_avx2(void **unused) {
+  (void)unused;
+  check_implementation("avx2");
+}
+
+static void test_avx2_bf16(void **unused) {
+  (void)unused;
+  check_implementation("avx2 bf16");
 }
 
 static void test_cuda_fp32(void **unused) {
@@ -402,8 +430,11 @@ static void test_cuda_bf16(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_equations), cmocka_unit_test(test_reference), cmocka_unit_test(test_avx512),
-      cmocka_unit_test(test_cuda_fp32), cmocka_unit_test(test_cuda_bf16),
+      cmocka_unit_test(test_equations),      cmocka_unit_test(test_reference),
+      cmocka_unit_test(test_reference_bf16), cmocka_unit_test(test_avx512_bf16),
+      cmocka_unit_test(test_avx512),         cmocka_unit_test(test_avx512_without_bf16),
+      cmocka_unit_test(test_avx2),           cmocka_unit_test(test_avx2_bf16),
+      cmocka_unit_test(test_cuda_fp32),      cmocka_unit_test(test_cuda_bf16),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,59 +1,34 @@
 /* The whole model on the CUDA device against the float64 reference, in fp32 and in bf16, on one rank and on
  * rings of ranks that share the device: loss, the loss of every token, every gradient tensor. */
+#include "tests/support/device_model.h"
 #include "tests/support/expect.h"
 #include "tests/support/gpt_case.h"
 #include "tests/support/unit.h"
 
 static const int grids[][2] = {{1, 1}, {2, 1}, {2, 2}, {4, 1}};
 
-static void check_gpt2(TestDevice device, int count) {
-  const GptCase test = {.config = gpt2_config(2, 2, 16),
-                        .sequences = 2,
-                        .sequence_length = 75,
-                        .loss_chunk = 64,
-                        .document_mask = true,
-                        .ignore_every = 5,
-                        .threads = 1,
-                        .device = device};
-  gpt_case_check("GPT-2 with documents", &test, grids, count);
-}
-
-/* Grouped heads, a window, layers computed again. */
-static void check_llama(TestDevice device, int count) {
-  GptCase test = {.config = llama_config(2, 4, 2, 8, false),
-                  .sequences = 2,
-                  .sequence_length = 70,
-                  .loss_chunk = 50,
-                  .document_mask = true,
-                  .recompute = true,
-                  .threads = 1,
-                  .device = device};
-  test.config.sliding_window = 23;
-  gpt_case_check("Llama with documents and window", &test, grids, count);
-}
-
 static void test_gpt2(void **state) {
   (void)state;
   test_device_need_cuda();
-  check_gpt2(TEST_CUDA_F32, 4);
+  device_model_check_gpt2(TEST_CUDA_F32, grids, 4);
 }
 
 static void test_gpt2_bf16(void **state) {
   (void)state;
   test_device_need_cuda();
-  check_gpt2(TEST_CUDA_BF16, 3);
+  device_model_check_gpt2(TEST_CUDA_BF16, grids, 3);
 }
 
 static void test_llama(void **state) {
   (void)state;
   test_device_need_cuda();
-  check_llama(TEST_CUDA_F32, 3);
+  device_model_check_llama(TEST_CUDA_F32, grids, 3);
 }
 
 static void test_llama_bf16(void **state) {
   (void)state;
   test_device_need_cuda();
-  check_llama(TEST_CUDA_BF16, 3);
+  device_model_check_llama(TEST_CUDA_BF16, grids, 3);
 }
 
 /* Dropout's masks are those of the reference, which draws them by itself. */

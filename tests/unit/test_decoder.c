@@ -56,7 +56,7 @@ static Status run_alone(int threads, TestRankMain main, void *context, Error *er
   TestRank rank = {0};
   TRY(comm_local_create(1, &rank.ring, error));
   rank.world = rank.ring;
-  Status status = cpu_device_create(threads, &rank.device, error);
+  Status status = cpu_device_create(threads, ELEMENT_F32, &rank.device, error);
   if (status == STATUS_OK) status = main(&rank, context, error);
   device_destroy(rank.device);
   comm_destroy(rank.ring);
@@ -172,7 +172,7 @@ static bool use_instruction_set(const char *isa) {
   Error error = {0};
   Device *device = NULL;
   assert_int_equal(setenv("RINGGPT_ISA", isa, 1), 0);
-  const bool present = cpu_device_create(1, &device, &error) == STATUS_OK;
+  const bool present = cpu_device_create(1, ELEMENT_F32, &device, &error) == STATUS_OK;
   device_destroy(device);
   return present;
 }
@@ -302,7 +302,7 @@ static void test_blocks(void **state) {
   Error error = {0};
   Device *device = NULL;
   KvCache *cache = NULL;
-  expect_ok(cpu_device_create(1, &device, &error), &error);
+  expect_ok(cpu_device_create(1, ELEMENT_F32, &device, &error), &error);
   expect_ok(kv_cache_create(device, &dims, 2, most, &cache, &error), &error);
   assert_int_equal(kv_cache_blocks(cache), 0);
   expect_ok(kv_cache_reserve(cache, 1, &error), &error);

@@ -13,38 +13,50 @@
 #include "tests/support/unit.h"
 
 /* A device with RINGGPT_ISA set to `isa`, unset for NULL. */
-static Status create(const char *isa, int threads, Device **device, Error *error) {
+static Status create_of(ElementType elements, const char *isa, int threads, Device **device, Error *error) {
   *error = (Error){0};
   if (isa != NULL) assert_int_equal(setenv("RINGGPT_ISA", isa, 1), 0);
-  const Status status = cpu_device_create(threads, device, error);
+  const Status status = cpu_device_create(threads, elements, device, error);
   assert_int_equal(unsetenv("RINGGPT_ISA"), 0);
   return status;
 }
 
-static void test_reference_is_plain_c(void **state) {
-  (void)state;
+static Status create(const char *isa, int threads, Device **device, Error *error) {
+  return create_of(ELEMENT_F32, isa, threads, device, error);
+}
+
+static void check_reference(ElementType elements, void (*fill)(Ops *ops), const char *summary) {
   Error error;
   Device *device = NULL;
-  assert_int_equal(create("reference", 2, &device, &error), STATUS_OK);
+  assert_int_equal(create_of(elements, "reference", 2, &device, &error), STATUS_OK);
   Ops reference;
-  reference_fill(&reference);
+  fill(&reference);
   assert_string_equal(device->ops.name, "reference");
   const size_t names = offsetof(Ops, attention); /* equal names may lie at different places */
   assert_memory_equal((const char *)&device->ops + names, (const char *)&reference + names,
                       sizeof reference - names);
-  assert_string_equal(device->summary, "cpu, reference, reference products, 2 threads");
+  assert_string_equal(device->summary, summary);
   assert_int_equal(device->threads, 2);
   device_destroy(device);
+}
+
+static void test_reference_is_plain_c(void **state) {
+  (void)state;
+  check_reference(ELEMENT_F32, reference_fill, "cpu, reference, reference products, 2 threads");
+  check_reference(ELEMENT_BF16, reference_bf16_fill, "cpu bf16, reference, reference products, 2 threads");
 }
 
 /* Every name either works or is refused because the CPU lacks it; without a name the device works. */
 static void test_every_instruction_set(void **state) {
   (void)state;
-  static const char *const names[] = {NULL, "", "reference", "avx2", "avx512"};
-  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+  static const char *const names[] = {NULL, "", "reference", "avx2", "avx512", "avx512_bf16"};
+  const size_t count = sizeof names / sizeof names[0];
+  for (size_t k = 0; k < 2 * count; k++) {
     Error error;
     Device *device = NULL;
-    const Status status = create(names[i], 1, &device, &error);
+    const size_t i = k % count;
+    const ElementType elements = k < count ? ELEMENT_F32 : ELEMENT_BF16;
+    const Status status = create_of(elements, names[i], 1, &device, &error);
     if (status != STATUS_OK) {
       assert_int_equal(status, STATUS_CONFIG);
       assert_non_null(strstr(error.text, "this CPU does not have it"));
@@ -55,7 +67,7 @@ static void test_every_instruction_set(void **state) {
     if (i > 1) assert_string_equal(device->ops.name, names[i]);
     assert_non_null(strstr(device->summary, device->ops.name));
     assert_non_null(strstr(device->summary, "1 thread"));
-    assert_int_equal(device->ops.elem_size, sizeof(float));
+    assert_int_equal(device->ops.elem_size, elements == ELEMENT_F32 ? 4 : 2);
     assert_int_equal(device_check(device, &error), STATUS_OK);
     device_destroy(device);
   }
@@ -96,11 +108,10 @@ static void test_products_follow_the_first_device(void **state) {
 }
 
 /* The table has no hole, whatever was chosen: the entries behind elem_size are pointers to functions. */
-static void test_no_entry_is_missing(void **state) {
-  (void)state;
+static void check_entries(ElementType elements) {
   Error error;
   Device *device = NULL;
-  assert_int_equal(create(NULL, 1, &device, &error), STATUS_OK);
+  assert_int_equal(create_of(elements, NULL, 1, &device, &error), STATUS_OK);
   const unsigned char *at = (const unsigned char *)&device->ops;
   for (size_t i = offsetof(Ops, attention); i < sizeof(Ops); i += sizeof(void *)) {
     const unsigned char none[sizeof(void *)] = {0};
@@ -109,13 +120,43 @@ static void test_no_entry_is_missing(void **state) {
   device_destroy(device);
 }
 
+static void test_no_entry_is_missing(void **state) {
+  (void)state;
+  check_entries(ELEMENT_F32);
+  check_entries(ELEMENT_BF16);
+}
+
+/* Products in bf16 are by instructions for it where RINGGPT_ISA, the CPU and oneDNN have them, and widened to
+ * floats otherwise; the device tells, and its summary. */
+static void check_bf16_products(const char *isa, bool wanted) {
+  Error error;
+  Device *device = NULL;
+  if (create_of(ELEMENT_BF16, isa, 1, &device, &error) != STATUS_OK) {
+    assert_int_equal(error.status, STATUS_CONFIG);
+    return;
+  }
+  const char *dnnl = strstr(device->summary, "oneDNN");
+  assert_int_equal(cpu_device_has_bf16(device), dnnl != NULL && wanted);
+  if (dnnl != NULL) assert_int_equal(strstr(dnnl, "avx512_bf16") != NULL, wanted);
+  device_destroy(device);
+}
+
+static void test_bf16_products(void **state) {
+  (void)state;
+  check_bf16_products("avx512_bf16", true);
+  check_bf16_products("avx512", false);
+  check_bf16_products("avx2", false);
+  check_bf16_products("reference", false);
+}
+
 static void test_unknown_name_is_refused(void **state) {
   (void)state;
   Error error;
   Device *device = NULL;
   assert_int_equal(create("sse9", 1, &device, &error), STATUS_CONFIG);
   assert_null(device);
-  assert_string_equal(error.text, "RINGGPT_ISA=sse9: unknown; it may be reference, avx2 or avx512");
+  assert_string_equal(error.text,
+                      "RINGGPT_ISA=sse9: unknown; it may be reference, avx2, avx512 or avx512_bf16");
 }
 
 static void test_no_threads_are_refused(void **state) {
@@ -172,6 +213,7 @@ int main(void) {
       cmocka_unit_test(test_reference_is_plain_c),
       cmocka_unit_test(test_every_instruction_set),
       cmocka_unit_test(test_no_entry_is_missing),
+      cmocka_unit_test(test_bf16_products),
       cmocka_unit_test(test_unknown_name_is_refused),
       cmocka_unit_test(test_no_threads_are_refused),
       cmocka_unit_test(test_memory),

@@ -50,10 +50,10 @@ static void test_owner_and_workers(void **state) {
     Device *outer = NULL;
     Device *inner = NULL;
     check_threads(true);
-    expect_ok(cpu_device_create(THREADS, &outer, &error), &error);
+    expect_ok(cpu_device_create(THREADS, ELEMENT_F32, &outer, &error), &error);
     check_threads(false);
     /* A second device finds the mode as it wants it, and leaves it so. */
-    expect_ok(cpu_device_create(THREADS, &inner, &error), &error);
+    expect_ok(cpu_device_create(THREADS, ELEMENT_F32, &inner, &error), &error);
     device_destroy(inner);
     check_threads(false);
     device_destroy(outer);
@@ -85,7 +85,7 @@ static void test_other_threads_keep_theirs(void **state) {
   assert_int_equal(pthread_barrier_init(&other.barrier, NULL, 2), 0);
   assert_int_equal(pthread_create(&thread, NULL, other_work, &other), 0);
   (void)pthread_barrier_wait(&other.barrier);
-  expect_ok(cpu_device_create(1, &device, &error), &error);
+  expect_ok(cpu_device_create(1, ELEMENT_F32, &device, &error), &error);
   (void)pthread_barrier_wait(&other.barrier);
   assert_int_equal(pthread_join(thread, NULL), 0);
   assert_true(other.kept);
@@ -100,7 +100,7 @@ static void test_text_is_the_same(void **state) {
   char *end = NULL;
   Error error = {0};
   Device *device = NULL;
-  expect_ok(cpu_device_create(1, &device, &error), &error);
+  expect_ok(cpu_device_create(1, ELEMENT_F32, &device, &error), &error);
   (void)snprintf(text, sizeof text, "%.17g", 4.9406564584124654e-324);
   const double back = strtod("4.9406564584124654e-324", &end);
   device_destroy(device);
@@ -167,7 +167,7 @@ static void test_all_implementations_alike(void **state) {
     Device *device = NULL;
     Error error = {0};
     assert_int_equal(names[i] != NULL ? setenv("RINGGPT_ISA", names[i], 1) : unsetenv("RINGGPT_ISA"), 0);
-    if (cpu_device_create(THREADS, &device, &error) != STATUS_OK) continue;
+    if (cpu_device_create(THREADS, ELEMENT_F32, &device, &error) != STATUS_OK) continue;
     check_operations(device);
     device_destroy(device);
   }

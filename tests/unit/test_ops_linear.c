@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "tests/support/implementations.h"
 #include "tests/support/ops_check.h"
 #include "tests/support/unit.h"
 
@@ -173,6 +174,25 @@ static void check_zero_sizes(OpsRun *run) {
   check_nothing_to_give(run);
 }
 
+/* More sizes than an implementation may keep something for; some of them again. */
+enum { MANY_SIZES = 700, SIZES_AGAIN = 100 };
+
+static void check_many_sizes(OpsRun *run) {
+  const int64_t inputs = 8;
+  if (implementation_wants_small(run->device)) return;
+  float ones[MANY_SIZES * 8];
+  for (int64_t i = 0; i < MANY_SIZES * inputs; i++) ones[i] = 1;
+  const elem *x = ops_to_elements(run, MANY_SIZES * inputs, ones);
+  const elem *w = ops_to_elements(run, inputs, ones);
+  for (int64_t i = 0; i < MANY_SIZES + SIZES_AGAIN; i++) {
+    const int64_t n = i % MANY_SIZES + 1;
+    elem *y_device = ops_unset_elements(run, n);
+    run->ops->linear_forward(run->device, n, inputs, 1, x, w, NULL, y_device);
+    const float *y = ops_from_elements(run, n, y_device);
+    for (int64_t k = 0; k < n; k++) assert_true(y[k] == (float)inputs);
+  }
+}
+
 static void test_forward(void **state) {
   (void)state;
   ops_check_all(check_forwards);
@@ -188,6 +208,11 @@ static void test_differences(void **state) {
   ops_check_all(check_differences);
 }
 
+static void test_many_sizes(void **state) {
+  (void)state;
+  ops_check_all(check_many_sizes);
+}
+
 static void test_zero_sizes(void **state) {
   (void)state;
   ops_check_all(check_zero_sizes);
@@ -195,10 +220,9 @@ static void test_zero_sizes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_forward),
-      cmocka_unit_test(test_backward),
-      cmocka_unit_test(test_differences),
-      cmocka_unit_test(test_zero_sizes),
+      cmocka_unit_test(test_forward),     cmocka_unit_test(test_backward),
+      cmocka_unit_test(test_differences), cmocka_unit_test(test_zero_sizes),
+      cmocka_unit_test(test_many_sizes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,7 +122,7 @@ static void test_loader_is_no_compute_thread(void **state) {
   Error error = {0};
   Device *device = NULL;
   Loader *loader = NULL;
-  expect_ok(cpu_device_create(1, &device, &error), &error);
+  expect_ok(cpu_device_create(1, ELEMENT_F32, &device, &error), &error);
   const int before = atomic_load(&started);
   atomic_store(&flushing, 0);
   expect_ok(loader_open(&options, &loader, &error), &error);

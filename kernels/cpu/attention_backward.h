@@ -1,0 +1,293 @@
+/* Attention backward on vector registers: which panels of queries meet which blocks of keys, in which order
+ * and on which thread, and what stands before and behind it. */
+#ifndef RINGGPT_CPU_ATTENTION_BACKWARD_H
+#define RINGGPT_CPU_ATTENTION_BACKWARD_H
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/memory.h"
+#include "kernels/cpu/attention_backward_products.h"
+#include "kernels/cpu/attention_pack.h"
+#include "kernels/cpu/poll.h"
+#include "kernels/device.h"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+/* Queries and keys are cut into chunks for threads to share out: as many as give this many tasks at a time,
+ * but none shorter than CHUNK_BLOCKS key blocks, because a task starts with nothing of its own in the cache.
+ * The number of threads plays no part, so that it does not change the order of sums. */
+#define WANTED_TASKS 64
+#define CHUNK_BLOCKS 6
+
+/* ---------------------------------------------------------------- blocks */
+
+/* Panels [begin, end), at most STEP_PANELS, of one head against a block. */
+static void backward_step(const BackwardHead *head, const QueryRun *run, int64_t begin, int64_t end,
+                          const BackwardBlock *block, Scores *scores, Next *next) {
+  bool seen = false;
+  for (int64_t i = 0; i < STEP_PANELS; i++) {
+    scores->sight[i] =
+        begin + i < end ? sight_of(run, begin + i, block->start, block->count) : (Sight){.begin = 0};
+    seen = seen || scores->sight[i].begin < scores->sight[i].end;
+  }
+  if (!seen) return;
+  for (int64_t i = 0; begin + i < end; i++) panel_scores(head, begin + i, block, i, scores, next);
+  const int64_t rows = begin * PANEL / TERMS * block->row;
+  add_keys(block, scores->sight, scores->p, head->dout_rows + rows, &next->dout_rows, block->dv);
+  add_keys(block, scores->sight, scores->ds, head->q_rows + rows, &next->q_rows, block->dk);
+#if defined(ATTENTION_PAIRS)
+  const Word(*ds)[KEY_BLOCK * PANEL / TERMS] = scores->ds_by_keys;
+#else
+  const Word(*ds)[KEY_BLOCK * PANEL / TERMS] = scores->ds;
+#endif
+  for (int64_t i = 0; begin + i < end; i++) {
+    if (scores->sight[i].begin == scores->sight[i].end) continue;
+    add_queries(block, &scores->sight[i], ds[i], &next->dq, head->dq + (begin + i) * PANEL * block->head_dim);
+  }
+}
+
+/* One call of backward_block. */
+typedef struct Call {
+  Device *device;
+  const AttentionDims *dims;
+  QueryRun run;
+  void *state;
+  int64_t key_length;
+  int64_t key_start;
+  const Word *kv;
+  float *dkv;
+  Word *turned; /* per thread, a block of keys and of values with their terms exchanged */
+} Call;
+
+#if defined(ATTENTION_PAIRS)
+
+/* The number of this thread in its team. */
+static int team_member(void) {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+/* Words in which one thread turns a block. */
+static int64_t turned_words(const AttentionDims *dims) {
+  return 2 * KEY_BLOCK * dims->head_dim / TERMS;
+}
+
+/* The keys with terms over keys, the values with terms over D. */
+static void turn_block(const Call *call, const Word *v, BackwardBlock *block) {
+  const int64_t d = block->head_dim;
+  const int64_t tile = TILE * d / TERMS;
+  const int64_t tiles = (block->count + TILE - 1) / TILE;
+  Word *k_by_keys = call->turned + team_member() * turned_words(call->dims);
+  Word *v_by_d = k_by_keys + KEY_BLOCK * d / TERMS;
+  for (int64_t t = 0; t < tiles; t++) {
+    turn_to_keys(d, block->k + t * tile, k_by_keys + t * tile);
+    turn_to_d(d, v + t * tile, v_by_d + t * tile);
+  }
+  block->k_by_keys = k_by_keys;
+  block->v = v_by_d;
+}
+
+#else
+
+static int64_t turned_words(const AttentionDims *dims) {
+  (void)dims;
+  return 0;
+}
+
+/* Words of one term lie the same way for both. */
+static void turn_block(const Call *call, const Word *v, BackwardBlock *block) {
+  (void)call;
+  block->k_by_keys = block->k;
+  block->v = v;
+}
+
+#endif
+
+/* Block b of the keys of key head kv_head. */
+static BackwardBlock block_of(const Call *call, int64_t kv_head, int64_t b) {
+  const int64_t key = b * KEY_BLOCK;
+  const AttentionDims *dims = call->dims;
+  const int64_t kv_size = kv_words(dims, call->key_length);
+  const int64_t dkv_size = dkv_floats(dims, call->key_length);
+  const Word *k = call->kv + kv_head * 2 * kv_size + key * dims->head_dim / TERMS;
+  float *dk = call->dkv + kv_head * 2 * dkv_size + key * padded_dim(dims);
+  BackwardBlock block = {.k = k,
+                         .dk = dk,
+                         .dv = dk + dkv_size,
+                         .start = call->key_start + key,
+                         .count = min_of(KEY_BLOCK, call->key_length - key),
+                         .head_dim = dims->head_dim,
+                         .row = padded_dim(dims),
+                         .factor = score_factor(dims)};
+  turn_block(call, k + kv_size, &block);
+  return block;
+}
+
+/* Units [begin, end) of part `part` of `parts`. */
+typedef struct Part {
+  int64_t begin;
+  int64_t end;
+} Part;
+
+static Part part_of(int64_t units, int64_t part, int64_t parts) {
+  return (Part){.begin = units * part / parts, .end = units * (part + 1) / parts};
+}
+
+/* The panels [begin, end) of one head, maybe none. */
+static Next next_step(const AttentionDims *dims, const BackwardHead *head, int64_t begin, int64_t end) {
+  const int64_t panel = PANEL * dims->head_dim;
+  const int64_t rows = PANEL * padded_dim(dims) / TERMS;
+  const int64_t at = begin < end ? begin : 0;
+  const int64_t bytes = (end - begin) * (int64_t)sizeof(Word);
+  return (Next){.q = ahead_of(head->q + at * panel / TERMS, panel / TERMS * bytes),
+                .dout = ahead_of(head->dout + at * panel / TERMS, panel / TERMS * bytes),
+                .dq = ahead_of(head->dq + at * panel, panel * bytes),
+                .q_rows = ahead_of(head->q_rows + at * rows, rows * bytes),
+                .dout_rows = ahead_of(head->dout_rows + at * rows, rows * bytes)};
+}
+
+/* The panels of `queries` that may see a block: those that do not end before it and do not begin after it in
+ * their first key. */
+static Part panels_in_reach(const Call *call, int64_t block, Part queries) {
+  const int64_t start = call->key_start + block * KEY_BLOCK;
+  const int64_t end = start + min_of(KEY_BLOCK, call->key_length - block * KEY_BLOCK);
+  const int64_t behind = (start - call->run.start) / PANEL;
+  Part reach = {.begin = clamp(behind, queries.begin, queries.end), .end = queries.end};
+  const int64_t *first_key = call->run.first_key;
+  while (reach.end > reach.begin && first_key[(reach.end - 1) * PANEL] >= end) reach.end--;
+  return reach;
+}
+
+/* All query heads of key head kv_head: panels of `queries` against key blocks of `keys`. */
+static void backward_part(const Call *call, int64_t kv_head, Part queries, Part keys) {
+  const int64_t group = call->dims->heads / call->dims->kv_heads;
+  _Alignas(64) Scores scores;
+  for (int64_t b = keys.begin; b < keys.end; b++) {
+    const Part reach = panels_in_reach(call, b, queries);
+    if (reach.begin == reach.end) continue;
+    const BackwardBlock block = block_of(call, kv_head, b);
+    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
+      const BackwardHead head = backward_head(call->dims, call->run.length, call->state, h);
+      for (int64_t i = reach.begin; i < reach.end; i += STEP_PANELS) {
+        device_poll(call->device); /* every some tens of microseconds */
+        const int64_t end = min_of(i + STEP_PANELS, reach.end);
+        Next next = next_step(call->dims, &head, end, min_of(end + STEP_PANELS, reach.end));
+        backward_step(&head, &call->run, i, end, &block, &scores, &next);
+      }
+    }
+  }
+}
+
+/* Queries and keys are cut into the same number of chunks. At turn s, query chunk (c + s) mod chunks meets
+ * key chunk c: no two tasks of a turn add to the same dq, dk or dv, and the order of all sums is fixed. */
+static void backward_turn(int team, const Call *call, int64_t chunks, int64_t turn) {
+  const int64_t panels = panel_count(call->run.length);
+  const int64_t blocks = (call->key_length + KEY_BLOCK - 1) / KEY_BLOCK;
+#pragma omp parallel for num_threads(team) if (team > 1) schedule(dynamic)
+  for (int64_t task = 0; task < chunks * call->dims->kv_heads; task++) {
+    const int64_t key_chunk = task / call->dims->kv_heads;
+    const int64_t query_chunk = (key_chunk + turn) % chunks;
+    backward_part(call, task % call->dims->kv_heads, part_of(panels, query_chunk, chunks),
+                  part_of(blocks, key_chunk, chunks));
+  }
+}
+
+static void attention_backward_block(Device *device, const AttentionDims *dims, int64_t query_length,
+                                     int64_t query_start, const int64_t *first_key, void *state,
+                                     int64_t key_length, int64_t key_start, const void *kv, void *dkv) {
+  Call call = {.device = device,
+               .dims = dims,
+               .run = {.length = query_length, .start = query_start, .first_key = first_key},
+               .state = state,
+               .key_length = key_length,
+               .key_start = key_start,
+               .kv = kv,
+               .dkv = dkv};
+  const int64_t blocks = (key_length + KEY_BLOCK - 1) / KEY_BLOCK;
+  const int64_t chunks = max_of(1, min_of(WANTED_TASKS / dims->kv_heads, blocks / CHUNK_BLOCKS));
+  const int team = team_size(device, dims->heads * query_length * key_length * dims->head_dim / 4);
+  const int64_t turned = team * turned_words(dims);
+  if (turned > 0) {
+    Error error = {0};
+    void *memory = NULL;
+    if (memory_alloc((size_t)turned, sizeof(Word), "attention backward", &memory, &error) != STATUS_OK) {
+      device_fail(device, error.status, "%s", error.text);
+      return;
+    }
+    call.turned = memory;
+  }
+  for (int64_t turn = 0; turn < chunks; turn++) backward_turn(team, &call, chunks, turn);
+  free(call.turned);
+}
+
+/* ---------------------------------------------------------------- begin and end */
+
+/* -lse in units of log 2 and -delta of a panel, the first of `count` queries. */
+static void panel_statistics(int64_t count, int64_t d, const Element *out, const Element *dout,
+                             int64_t stride, const float *lse, float *minus_lse, float *minus_delta) {
+  for (int64_t i = 0; i < PANEL; i++) {
+    const bool seeing = i < count && lse[i] != -INFINITY;
+    minus_lse[i] = seeing ? -LOG2_E * lse[i] : -INFINITY;
+    __m256 sum = _mm256_setzero_ps();
+    for (int64_t j = 0; j < d && i < count; j += 8) {
+      sum = _mm256_fmadd_ps(eight_load(out + i * stride + j), eight_load(dout + i * stride + j), sum);
+    }
+    minus_delta[i] = -sum_of_eight(sum);
+  }
+}
+
+static void attention_backward_begin(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
+                                     int64_t stride, const elem *out, const elem *dout, const float *lse,
+                                     void *state) {
+  const int64_t d = dims->head_dim;
+  const int64_t row = dims->heads * d;
+  const int64_t panels = panel_count(length);
+  const int team = team_size(device, dims->heads * length * d / 8);
+#pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
+  for (int64_t h = 0; h < dims->heads; h++) {
+    for (int64_t i = 0; i < panels; i++) {
+      poll_within(device, i, 4 * PANEL * d);
+      const BackwardHead to = backward_head(dims, length, state, h);
+      const int64_t at = i * PANEL;
+      const int64_t count = length - at;
+      const Element *from_q = (const Element *)q + at * stride + h * d;
+      const Element *from_dout = (const Element *)dout + at * row + h * d;
+      const Element *from_out = (const Element *)out + at * row + h * d;
+      pack_panel(count, d, query_factor(dims), from_q, stride, to.q + at * d / TERMS);
+      pack_panel(count, d, 1.0F, from_dout, row, to.dout + at * d / TERMS);
+      pack_panel_by_rows(count, d, from_q, stride, to.q_rows + at / TERMS * padded_dim(dims));
+      pack_panel_by_rows(count, d, from_dout, row, to.dout_rows + at / TERMS * padded_dim(dims));
+      memset(to.dq + at * d, 0, (size_t)(PANEL * d) * sizeof(float));
+      panel_statistics(count, d, from_out, from_dout, row, lse + h * length + at, to.minus_lse + at,
+                       to.minus_delta + at);
+    }
+  }
+}
+
+static void attention_backward_end(Device *device, const AttentionDims *dims, int64_t length,
+                                   const void *state, elem *dq, int64_t stride) {
+  const int64_t d = dims->head_dim;
+  const int64_t panels = panel_count(length);
+  float factors[PANEL];
+  for (int64_t i = 0; i < PANEL; i++) factors[i] = dims->scale;
+  const int team = team_size(device, dims->heads * length * d / 8);
+#pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
+  for (int64_t h = 0; h < dims->heads; h++) {
+    for (int64_t i = 0; i < panels; i++) {
+      poll_within(device, i, 4 * PANEL * d);
+      const float *head = (const float *)state + h * backward_head_words(dims, length);
+      const float *from = head + panels * PANEL * 2 * (d + padded_dim(dims)) / TERMS;
+      unpack_panel(panel_queries(length, i), d, factors, from + i * PANEL * d,
+                   (Element *)dq + i * PANEL * stride + h * d, stride);
+    }
+  }
+}
+
+#endif

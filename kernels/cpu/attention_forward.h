@@ -1,0 +1,324 @@
+/* Attention forward on vector registers: panels of queries fold blocks of keys.
+ *
+ * The exponents are taken relative to a reference score per query rather than to the running maximum: the
+ * first tile that a query sees gives its reference, and only when a block's scores pass it by more than 2^60
+ * is the reference raised and the block computed again. The result is the same, and the common block needs
+ * neither a maximum nor a rescaling; its exponentials come straight from the registers of the product. */
+#ifndef RINGGPT_CPU_ATTENTION_FORWARD_H
+#define RINGGPT_CPU_ATTENTION_FORWARD_H
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/attention_pack.h"
+#include "kernels/cpu/attention_scores.h"
+#include "kernels/cpu/attention_sight.h"
+#include "kernels/cpu/poll.h"
+#include "kernels/device.h"
+
+/* Panels of one task: their q and values share the second-level cache with a block of keys and values. */
+#define TASK_PANELS 8
+
+/* A block's sum of 2^(score - reference) from which on the reference is raised. */
+#define SUM_LIMIT 0x1p60F
+
+/* The state of one head. */
+typedef struct ForwardHead {
+  Word *q;          /* panels */
+  float *values;    /* panels: sum of 2^(score - reference) v */
+  float *reference; /* (Lp): -inf before the first visible key */
+  float *sum;       /* (Lp): sum of 2^(score - reference) */
+} ForwardHead;
+
+/* One panel, a part of a head. */
+typedef ForwardHead Panel;
+
+/* A block of keys and values of one key head. */
+typedef struct ForwardBlock {
+  const Word *k; /* tiles */
+  const Word *v; /* tiles */
+  int64_t head_dim;
+  float factor; /* of a product, to a score in units of log 2 */
+  Ahead next_k; /* the same of the next block */
+  Ahead next_v;
+} ForwardBlock;
+
+/* Words of the state of one head. */
+static int64_t forward_head_words(const AttentionDims *dims, int64_t length) {
+  return panel_count(length) * PANEL * (dims->head_dim / TERMS + dims->head_dim + 2);
+}
+
+static size_t attention_forward_bytes(const AttentionDims *dims, int64_t length) {
+  return (size_t)(dims->heads * forward_head_words(dims, length)) * sizeof(Word);
+}
+
+static ForwardHead forward_head(const AttentionDims *dims, int64_t length, void *state, int64_t head) {
+  Word *start = (Word *)state + head * forward_head_words(dims, length);
+  const int64_t queries = panel_count(length) * PANEL;
+  float *floats = (float *)(void *)(start + queries * dims->head_dim / TERMS);
+  return (ForwardHead){.q = start,
+                       .values = floats,
+                       .reference = floats + queries * dims->head_dim,
+                       .sum = floats + queries * (dims->head_dim + 1)};
+}
+
+static Panel panel_of(const AttentionDims *dims, const ForwardHead *head, int64_t panel) {
+  return (Panel){.q = head->q + panel * PANEL * dims->head_dim / TERMS,
+                 .values = head->values + panel * PANEL * dims->head_dim,
+                 .reference = head->reference + panel * PANEL,
+                 .sum = head->sum + panel * PANEL};
+}
+
+/* ---------------------------------------------------------------- scores */
+
+/* The first of the ROWS keys from `row` on of one tile: start + score; unseen scores become -inf. */
+static inline __attribute__((always_inline)) void forward_scores(const Panel *panel, ForwardBlock *block,
+                                                                 const Sight *sight, int64_t t, int row,
+                                                                 const Vector start[PANEL_VECTORS],
+                                                                 Tile *tile) {
+  const Word *k = block->k + t * TILE * block->head_dim / TERMS + row;
+  score_tile(block->head_dim, block->factor, k, panel->q, start, &block->next_k, tile);
+  if (sight_whole(sight, t)) return;
+  const Vector unseen = vector_set(-INFINITY);
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 3
+    for (int v = 0; v < PANEL_VECTORS; v++) {
+      const Mask seen = sight_mask(sight, v, t * TILE + row + r);
+      tile->row[r][v] = lanes_choose(seen, tile->row[r][v], unseen);
+    }
+  }
+}
+
+/* maximum (PANEL) = the largest score that each query sees in tiles [begin, end), or -inf. */
+static void largest_scores(const Panel *panel, ForwardBlock *block, const Sight *sight, int64_t begin,
+                           int64_t end, Vector maximum[PANEL_VECTORS]) {
+  Vector zero[PANEL_VECTORS];
+  for (int v = 0; v < PANEL_VECTORS; v++) {
+    zero[v] = vector_set(0.0F);
+    maximum[v] = vector_set(-INFINITY);
+  }
+  for (int64_t i = begin * TILE; i < end * TILE; i += ROWS) {
+    Tile tile;
+    forward_scores(panel, block, sight, i / TILE, (int)(i % TILE), zero, &tile);
+    for (int r = 0; r < ROWS; r++) {
+      for (int v = 0; v < PANEL_VECTORS; v++) maximum[v] = vector_max(tile.row[r][v], maximum[v]);
+    }
+  }
+}
+
+/* The queries of vector v that see a key of the block and have no reference yet. */
+static Mask missing_reference(const Panel *panel, const Sight *sight, int v) {
+  const Vector reference = lanes_load(panel->reference + (ptrdiff_t)v * VECTOR_FLOATS);
+  return mask_and(lanes_equal(reference, vector_set(-INFINITY)), sight->seeing[v]);
+}
+
+/* Gives a reference to the queries that see their first keys in this block: mostly all in one tile. */
+static void find_references(const Panel *panel, ForwardBlock *block, const Sight *sight) {
+  for (int64_t t = sight->begin; t < sight->end; t++) {
+    Mask missing[PANEL_VECTORS];
+    bool any = false;
+    for (int v = 0; v < PANEL_VECTORS; v++) {
+      missing[v] = missing_reference(panel, sight, v);
+      any = any || mask_any(missing[v]);
+    }
+    if (!any) return;
+    Vector maximum[PANEL_VECTORS];
+    largest_scores(panel, block, sight, t, t + 1, maximum);
+    for (int v = 0; v < PANEL_VECTORS; v++) {
+      float *reference = panel->reference + (ptrdiff_t)v * VECTOR_FLOATS;
+      lanes_store(reference, lanes_choose(missing[v], maximum[v], lanes_load(reference)));
+    }
+  }
+}
+
+/* Raises the references of some queries of vector v to the block's maximum, and rescales what they hold; the
+ * others keep their bits. */
+static void raise_reference(const Panel *panel, int64_t head_dim, int v, Mask raised, Vector maximum) {
+  const ptrdiff_t lane = (ptrdiff_t)v * VECTOR_FLOATS;
+  const Vector old = lanes_load(panel->reference + lane);
+  const Vector next = lanes_choose(raised, vector_max(old, maximum), old);
+  const Vector change = lanes_choose(raised, old - next, vector_set(0.0F));
+  const Vector factor = lanes_choose(raised, lanes_exp2(change, false), vector_set(1.0F));
+  lanes_store(panel->reference + lane, next);
+  lanes_store(panel->sum + lane, lanes_load(panel->sum + lane) * factor);
+  for (int64_t d = 0; d < head_dim; d++) {
+    float *values = panel->values + d * PANEL + lane;
+    lanes_store(values, lanes_load(values) * factor);
+  }
+}
+
+/* p, words of [key][PANEL] with terms over keys = 2^(score - reference) of all tiles in sight; sum (PANEL) =
+ * their sum per query. */
+static void exponentials(const Panel *panel, ForwardBlock *block, const Sight *sight, Word *p,
+                         Vector sum[PANEL_VECTORS]) {
+  Vector start[PANEL_VECTORS];
+  for (int v = 0; v < PANEL_VECTORS; v++) {
+    /* A query that still has none sees nothing here: its start of +inf is masked out of every tile. */
+    start[v] = vector_set(0.0F) - lanes_load(panel->reference + (ptrdiff_t)v * VECTOR_FLOATS);
+    sum[v] = vector_set(0.0F);
+  }
+  for (int64_t t = sight->begin; t < sight->end; t++) {
+    for (int row = 0; row < TILE; row += ROWS) {
+      Tile tile;
+      forward_scores(panel, block, sight, t, row, start, &tile);
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 3
+        for (int v = 0; v < PANEL_VECTORS; v++) {
+          tile.row[r][v] = lanes_exp2(tile.row[r][v], TERMS > 1);
+          sum[v] += tile.row[r][v];
+        }
+      }
+      tile_store_by_rows(&tile, p + (t * TILE + row) / TERMS * PANEL);
+    }
+  }
+}
+
+/* ---------------------------------------------------------------- folding */
+
+/* values [d][PANEL] += v p over the tiles in sight. */
+static void add_values(const Panel *panel, ForwardBlock *block, const Sight *sight, const Word *p) {
+  for (int64_t d = 0; d < block->head_dim; d += ROWS) {
+    Tile tile;
+    tile_zero(&tile);
+    for (int64_t t = sight->begin; t < sight->end; t++) {
+      tile_multiply(&tile, PANEL_VECTORS, block->v + (t * block->head_dim + d) * STEP_WORDS, STEP_WORDS, 1,
+                    p + t * STEP_WORDS * PANEL, PANEL, &block->next_v);
+    }
+    tile_add_to(&tile, PANEL_VECTORS, panel->values + d * PANEL, PANEL);
+  }
+}
+
+/* Computes a block again, relative to higher references, for the queries whose sum is too large. */
+static void fold_again(const Panel *panel, ForwardBlock *block, const Sight *sight,
+                       const Mask large[PANEL_VECTORS], Word *p, Vector sum[PANEL_VECTORS]) {
+  Vector maximum[PANEL_VECTORS];
+  largest_scores(panel, block, sight, sight->begin, sight->end, maximum);
+  for (int v = 0; v < PANEL_VECTORS; v++) raise_reference(panel, block->head_dim, v, large[v], maximum[v]);
+  exponentials(panel, block, sight, p, sum);
+}
+
+static void fold_block(const Panel *panel, ForwardBlock *block, const Sight *sight) {
+  _Alignas(64) Word p[KEY_BLOCK / TERMS * PANEL];
+  Vector sum[PANEL_VECTORS];
+  Mask large[PANEL_VECTORS];
+  bool any = false;
+  find_references(panel, block, sight);
+  exponentials(panel, block, sight, p, sum);
+  for (int v = 0; v < PANEL_VECTORS; v++) {
+    large[v] = lanes_at_least(sum[v], vector_set(SUM_LIMIT));
+    any = any || mask_any(large[v]);
+  }
+  if (any) fold_again(panel, block, sight, large, p, sum);
+  for (int v = 0; v < PANEL_VECTORS; v++) {
+    float *total = panel->sum + (ptrdiff_t)v * VECTOR_FLOATS;
+    lanes_store(total, lanes_load(total) + sum[v]);
+  }
+  add_values(panel, block, sight, p);
+}
+
+/* Folds all keys into the panels [begin, end) of one head: block after block, so that a block is read from
+ * the cache by all panels but the first. */
+static void fold_keys(const Device *device, const AttentionDims *dims, const ForwardHead *head,
+                      const QueryRun *run, int64_t begin, int64_t end, int64_t key_length, int64_t key_start,
+                      const Word *kv) {
+  const int64_t row = dims->head_dim / TERMS;
+  const int64_t row_bytes = row * (int64_t)sizeof(Word);
+  const int64_t first = sight_first_block(run, begin, key_start, key_length);
+  const int64_t last = clamp(run->start + end * PANEL - key_start, 0, key_length);
+  const Word *v = kv + kv_words(dims, key_length);
+  for (int64_t key = first * KEY_BLOCK; key < last; key += KEY_BLOCK) {
+    device_poll(device); /* every some tens of microseconds */
+    const int64_t count = min_of(KEY_BLOCK, key_length - key);
+    const int64_t left = min_of(KEY_BLOCK, key_length - key - count);
+    const int64_t next = left > 0 ? key + KEY_BLOCK : key;
+    ForwardBlock block = {.k = kv + key * row,
+                          .v = v + key * row,
+                          .head_dim = dims->head_dim,
+                          .factor = score_factor(dims),
+                          .next_k = ahead_of(kv + next * row, left * row_bytes),
+                          .next_v = ahead_of(v + next * row, left * row_bytes)};
+    for (int64_t i = begin; i < end; i++) {
+      const Sight sight = sight_of(run, i, key_start + key, count);
+      if (sight.begin == sight.end) continue;
+      const Panel panel = panel_of(dims, head, i);
+      fold_block(&panel, &block, &sight);
+    }
+  }
+}
+
+static void attention_forward_block(Device *device, const AttentionDims *dims, int64_t query_length,
+                                    int64_t query_start, const int64_t *first_key, void *state,
+                                    int64_t key_length, int64_t key_start, const void *kv) {
+  const QueryRun run = {.length = query_length, .start = query_start, .first_key = first_key};
+  const int64_t panels = panel_count(query_length);
+  const int64_t parts = (panels + TASK_PANELS - 1) / TASK_PANELS;
+  const int64_t group = dims->heads / dims->kv_heads;
+  const int team = team_size(device, dims->heads * query_length * key_length * dims->head_dim / 8);
+  /* Under a causal mask the last queries have the most work: they come first. */
+#pragma omp parallel for num_threads(team) if (team > 1) schedule(dynamic)
+  for (int64_t task = 0; task < parts * dims->heads; task++) {
+    const int64_t begin = (parts - 1 - task / dims->heads) * TASK_PANELS;
+    const int64_t head = task % dims->heads;
+    const ForwardHead to = forward_head(dims, query_length, state, head);
+    fold_keys(device, dims, &to, &run, begin, min_of(begin + TASK_PANELS, panels), key_length, key_start,
+              (const Word *)kv + head / group * 2 * kv_words(dims, key_length));
+  }
+}
+
+/* ---------------------------------------------------------------- begin and end */
+
+static void attention_forward_begin(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
+                                    int64_t stride, void *state) {
+  const int64_t d = dims->head_dim;
+  const int64_t panels = panel_count(length);
+  const int team = team_size(device, dims->heads * length * d / 8);
+#pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
+  for (int64_t h = 0; h < dims->heads; h++) {
+    for (int64_t i = 0; i < panels; i++) {
+      poll_within(device, i, 2 * PANEL * d);
+      const ForwardHead head = forward_head(dims, length, state, h);
+      const Panel to = panel_of(dims, &head, i);
+      pack_panel(length - i * PANEL, d, query_factor(dims), (const Element *)q + i * PANEL * stride + h * d,
+                 stride, to.q);
+      memset(to.values, 0, (size_t)(PANEL * d) * sizeof(float));
+      memset(to.sum, 0, PANEL * sizeof(float));
+      for (int64_t lane = 0; lane < PANEL; lane++) to.reference[lane] = -INFINITY;
+    }
+  }
+}
+
+/* The result of one panel, `count` of its queries real: values over sum, and the logarithm of the sum. */
+static void finish_panel(int64_t count, int64_t d, const float *values, const float *reference,
+                         const float *sum, Element *out, int64_t row, float *lse) {
+  float factors[PANEL] = {0};
+  for (int64_t lane = 0; lane < count; lane++) {
+    const bool seeing = sum[lane] != 0.0F;
+    factors[lane] = seeing ? 1.0F / sum[lane] : 0.0F;
+    lse[lane] = seeing ? LN_2 * reference[lane] + logf(sum[lane]) : -INFINITY;
+  }
+  unpack_panel(count, d, factors, values, out, row);
+}
+
+static void attention_forward_end(Device *device, const AttentionDims *dims, int64_t length,
+                                  const void *state, elem *out, float *lse) {
+  const int64_t d = dims->head_dim;
+  const int64_t row = dims->heads * d;
+  const int64_t panels = panel_count(length);
+  const int64_t queries = panels * PANEL;
+  const int team = team_size(device, dims->heads * length * d / 8);
+#pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
+  for (int64_t h = 0; h < dims->heads; h++) {
+    for (int64_t i = 0; i < panels; i++) {
+      poll_within(device, i, 2 * PANEL * d);
+      const float *values = (const float *)state + h * forward_head_words(dims, length) + queries * d / TERMS;
+      const float *reference = values + queries * d;
+      const int64_t at = i * PANEL;
+      finish_panel(panel_queries(length, i), d, values + at * d, reference + at, reference + queries + at,
+                   (Element *)out + at * row + h * d, row, lse + h * length + at);
+    }
+  }
+}
+
+#endif

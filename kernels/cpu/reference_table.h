@@ -1,0 +1,36 @@
+/* The reference operations on elements in one place, for the files that compile them for a type of elements.
+ */
+#ifndef RINGGPT_CPU_REFERENCE_TABLE_H
+#define RINGGPT_CPU_REFERENCE_TABLE_H
+
+#include "kernels/cpu/reference_activation.h"
+#include "kernels/cpu/reference_dropout.h"
+#include "kernels/cpu/reference_embedding.h"
+#include "kernels/cpu/reference_linear.h"
+#include "kernels/cpu/reference_loss.h"
+#include "kernels/cpu/reference_norm.h"
+#include "kernels/cpu/reference_rope.h"
+
+static inline void reference_table_fill(Ops *ops) {
+  ops->elem_size = sizeof(Element);
+  ops->linear_forward = reference_linear_forward;
+  ops->linear_backward_input = reference_linear_backward_input;
+  ops->linear_backward_weight = reference_linear_backward_weight;
+  ops->embedding_forward = reference_embedding_forward;
+  ops->embedding_backward = reference_embedding_backward;
+  ops->layernorm_forward = reference_layernorm_forward;
+  ops->layernorm_backward = reference_layernorm_backward;
+  ops->rmsnorm_forward = reference_rmsnorm_forward;
+  ops->rmsnorm_backward = reference_rmsnorm_backward;
+  ops->rope_apply = reference_rope_apply;
+  ops->gelu_forward = reference_gelu_forward;
+  ops->gelu_backward = reference_gelu_backward;
+  ops->swiglu_forward = reference_swiglu_forward;
+  ops->swiglu_backward = reference_swiglu_backward;
+  ops->dropout = reference_dropout;
+  ops->from_floats = reference_from_floats;
+  ops->add = reference_add;
+  ops->cross_entropy = reference_cross_entropy;
+}
+
+#endif

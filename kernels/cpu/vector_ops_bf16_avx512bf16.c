@@ -1,0 +1,14 @@
+/* The vectorised operations for AVX-512 with its instructions for bf16, with elements in bf16. */
+#define ELEMENTS_ARE_BF16
+#include "kernels/cpu/vector_ops.h"
+
+#if defined(__x86_64__)
+
+#include "kernels/cpu/vector_table.h"
+
+void vector_ops_bf16_avx512bf16_override(Ops *ops) {
+  vector_ops_avx512_override(ops); /* those on floats */
+  vector_table_override(ops);
+}
+
+#endif

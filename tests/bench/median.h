@@ -1,0 +1,10 @@
+/* The median of samples. */
+#ifndef RINGGPT_BENCH_MEDIAN_H
+#define RINGGPT_BENCH_MEDIAN_H
+
+#include <stddef.h>
+
+/* Sorts values (count >= 1), smallest first, and returns the middle one. */
+double median(double *values, size_t count);
+
+#endif
