@@ -4,6 +4,8 @@
 #define RINGGPT_CPU_ATTENTION_BACKWARD_H
 
 #include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +23,7 @@
  * but none shorter than CHUNK_BLOCKS key blocks, because a task starts with nothing of its own in the cache.
  * The number of threads plays no part, so that it does not change the order of sums. */
 #define WANTED_TASKS 64
-#define CHUNK_BLOCKS 6
+#define CHUNK_BLOCKS 5
 
 /* ---------------------------------------------------------------- blocks */
 
@@ -130,6 +132,10 @@ static BackwardBlock block_of(const Call *call, int64_t kv_head, int64_t b) {
   return block;
 }
 
+static int64_t key_blocks(int64_t key_length) {
+  return (key_length + KEY_BLOCK - 1) / KEY_BLOCK;
+}
+
 /* Units [begin, end) of part `part` of `parts`. */
 typedef struct Part {
   int64_t begin;
@@ -185,18 +191,60 @@ static void backward_part(const Call *call, int64_t kv_head, Part queries, Part 
   }
 }
 
-/* Queries and keys are cut into the same number of chunks. At turn s, query chunk (c + s) mod chunks meets
- * key chunk c: no two tasks of a turn add to the same dq, dk or dv, and the order of all sums is fixed. */
-static void backward_turn(int team, const Call *call, int64_t chunks, int64_t turn) {
-  const int64_t panels = panel_count(call->run.length);
-  const int64_t blocks = (call->key_length + KEY_BLOCK - 1) / KEY_BLOCK;
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(dynamic)
-  for (int64_t task = 0; task < chunks * call->dims->kv_heads; task++) {
-    const int64_t key_chunk = task / call->dims->kv_heads;
-    const int64_t query_chunk = (key_chunk + turn) % chunks;
-    backward_part(call, task % call->dims->kv_heads, part_of(panels, query_chunk, chunks),
-                  part_of(blocks, key_chunk, chunks));
+/* Queries and keys are cut into the same number of chunks. At turn t, query chunk (c + t) mod chunks meets
+ * key chunk c: no two tasks of a turn add to the same dq, dk or dv. The turns have a fixed order, which every
+ * chunk keeps: so has every sum. */
+typedef struct Turns {
+  const Call *call;
+  int64_t chunks;
+  int64_t kv_heads;
+  _Atomic int64_t next; /* the first task that nobody has taken */
+  _Atomic int64_t
+      done[WANTED_TASKS]; /* by key chunk and key head: its turns so far; for more than one chunk */
+} Turns;
+
+/* The turn at a place in the order. Under a causal mask the first `t` key chunks have nothing to do in turn
+ * chunks - t, and the others in turn t: these two follow each other. The diagonal, whose tasks are the
+ * smallest, comes last. */
+static int64_t turn_at(int64_t place, int64_t chunks) {
+  if (place == chunks - 1) return 0;
+  return place % 2 == 0 ? 1 + place / 2 : chunks - 1 - place / 2;
+}
+
+/* Waits until a key chunk has had `turns` turns. Tasks are taken in order, so another thread is at it. */
+static void await_turns(Turns *turns, int64_t key_chunk, int64_t kv_head, int64_t count) {
+  while (turns->done[key_chunk * turns->kv_heads + kv_head] < count) {
+    device_poll(turns->call->device);
+    (void)sched_yield();
   }
+}
+
+/* Task `task` of chunks x chunks x kv_heads, in the order of turns: behind the task before it of its key
+ * chunk, and behind that of its query chunk. */
+static void backward_task(Turns *turns, int64_t task) {
+  const Call *call = turns->call;
+  const int64_t chunks = turns->chunks;
+  const int64_t kv_head = task % turns->kv_heads;
+  const int64_t key_chunk = task / turns->kv_heads % chunks;
+  const int64_t place = task / turns->kv_heads / chunks;
+  const int64_t query_chunk = (key_chunk + turn_at(place, chunks)) % chunks;
+  if (place > 0) {
+    await_turns(turns, key_chunk, kv_head, place);
+    await_turns(turns, (query_chunk - turn_at(place - 1, chunks) + chunks) % chunks, kv_head, place);
+  }
+  backward_part(call, kv_head, part_of(panel_count(call->run.length), query_chunk, chunks),
+                part_of(key_blocks(call->key_length), key_chunk, chunks));
+  if (chunks > 1) turns->done[key_chunk * turns->kv_heads + kv_head] = place + 1;
+}
+
+static void backward_turns(int team, const Call *call) {
+  const int64_t kv_heads = call->dims->kv_heads;
+  const int64_t most = min_of(WANTED_TASKS / kv_heads, key_blocks(call->key_length) / CHUNK_BLOCKS);
+  const int64_t chunks = max_of(1, most / 2 * 2); /* an even number of tasks at a time */
+  Turns turns = {.call = call, .chunks = chunks, .kv_heads = kv_heads};
+  const int64_t tasks = chunks * chunks * kv_heads;
+#pragma omp parallel num_threads(team) if (team > 1)
+  for (int64_t task = turns.next++; task < tasks; task = turns.next++) backward_task(&turns, task);
 }
 
 static void attention_backward_block(Device *device, const AttentionDims *dims, int64_t query_length,
@@ -210,8 +258,6 @@ static void attention_backward_block(Device *device, const AttentionDims *dims, 
                .key_start = key_start,
                .kv = kv,
                .dkv = dkv};
-  const int64_t blocks = (key_length + KEY_BLOCK - 1) / KEY_BLOCK;
-  const int64_t chunks = max_of(1, min_of(WANTED_TASKS / dims->kv_heads, blocks / CHUNK_BLOCKS));
   const int team = team_size(device, dims->heads * query_length * key_length * dims->head_dim / 4);
   const int64_t turned = team * turned_words(dims);
   if (turned > 0) {
@@ -223,7 +269,7 @@ static void attention_backward_block(Device *device, const AttentionDims *dims, 
     }
     call.turned = memory;
   }
-  for (int64_t turn = 0; turn < chunks; turn++) backward_turn(team, &call, chunks, turn);
+  backward_turns(team, &call);
   free(call.turned);
 }
 

@@ -25,7 +25,7 @@
 /* The state of one head. */
 typedef struct ForwardHead {
   Word *q;          /* panels */
-  float *values;    /* panels: sum of 2^(score - reference) v */
+  float *values;    /* panels: sum of 2^(score - reference) v; nothing yet in a panel without a reference */
   float *reference; /* (Lp): -inf before the first visible key */
   float *sum;       /* (Lp): sum of 2^(score - reference) */
 } ForwardHead;
@@ -177,8 +177,9 @@ static void exponentials(const Panel *panel, ForwardBlock *block, const Sight *s
 
 /* ---------------------------------------------------------------- folding */
 
-/* values [d][PANEL] += v p over the tiles in sight. */
-static void add_values(const Panel *panel, ForwardBlock *block, const Sight *sight, const Word *p) {
+/* values [d][PANEL] += v p over the tiles in sight, or = v p. */
+static void add_values(const Panel *panel, ForwardBlock *block, const Sight *sight, const Word *p,
+                       bool first) {
   for (int64_t d = 0; d < block->head_dim; d += ROWS) {
     Tile tile;
     tile_zero(&tile);
@@ -186,8 +187,22 @@ static void add_values(const Panel *panel, ForwardBlock *block, const Sight *sig
       tile_multiply(&tile, PANEL_VECTORS, block->v + (t * block->head_dim + d) * STEP_WORDS, STEP_WORDS, 1,
                     p + t * STEP_WORDS * PANEL, PANEL, &block->next_v);
     }
-    tile_add_to(&tile, PANEL_VECTORS, panel->values + d * PANEL, PANEL);
+    if (first) {
+      tile_store(&tile, panel->values + d * PANEL, PANEL);
+    } else {
+      tile_add_to(&tile, PANEL_VECTORS, panel->values + d * PANEL, PANEL);
+    }
   }
+}
+
+/* Whether no query of the panel has a reference: whether nothing has been folded into it. */
+static bool is_empty(const Panel *panel) {
+  bool empty = true;
+  for (int v = 0; v < PANEL_VECTORS; v++) {
+    const Vector reference = lanes_load(panel->reference + (ptrdiff_t)v * VECTOR_FLOATS);
+    empty = empty && mask_every(lanes_equal(reference, vector_set(-INFINITY)));
+  }
+  return empty;
 }
 
 /* Computes a block again, relative to higher references, for the queries whose sum is too large. */
@@ -204,6 +219,7 @@ static void fold_block(const Panel *panel, ForwardBlock *block, const Sight *sig
   Vector sum[PANEL_VECTORS];
   Mask large[PANEL_VECTORS];
   bool any = false;
+  const bool first = is_empty(panel);
   find_references(panel, block, sight);
   exponentials(panel, block, sight, p, sum);
   for (int v = 0; v < PANEL_VECTORS; v++) {
@@ -215,7 +231,15 @@ static void fold_block(const Panel *panel, ForwardBlock *block, const Sight *sig
     float *total = panel->sum + (ptrdiff_t)v * VECTOR_FLOATS;
     lanes_store(total, lanes_load(total) + sum[v]);
   }
-  add_values(panel, block, sight, p);
+  add_values(panel, block, sight, p, first);
+}
+
+/* Asks for what a fold reads and writes of a panel. */
+static void fetch_panel(const AttentionDims *dims, const ForwardHead *head, int64_t panel) {
+  const Panel next = panel_of(dims, head, panel);
+  const int64_t bytes = PANEL * dims->head_dim * (int64_t)sizeof(float);
+  fetch_lines(next.q, bytes / TERMS);
+  fetch_lines(next.values, bytes);
 }
 
 /* Folds all keys into the panels [begin, end) of one head: block after block, so that a block is read from
@@ -240,6 +264,7 @@ static void fold_keys(const Device *device, const AttentionDims *dims, const For
                           .next_k = ahead_of(kv + next * row, left * row_bytes),
                           .next_v = ahead_of(v + next * row, left * row_bytes)};
     for (int64_t i = begin; i < end; i++) {
+      if (key == first * KEY_BLOCK && i + 1 < end) fetch_panel(dims, head, i + 1);
       const Sight sight = sight_of(run, i, key_start + key, count);
       if (sight.begin == sight.end) continue;
       const Panel panel = panel_of(dims, head, i);
@@ -282,7 +307,6 @@ static void attention_forward_begin(Device *device, const AttentionDims *dims, i
       const Panel to = panel_of(dims, &head, i);
       pack_panel(length - i * PANEL, d, query_factor(dims), (const Element *)q + i * PANEL * stride + h * d,
                  stride, to.q);
-      memset(to.values, 0, (size_t)(PANEL * d) * sizeof(float));
       memset(to.sum, 0, PANEL * sizeof(float));
       for (int64_t lane = 0; lane < PANEL; lane++) to.reference[lane] = -INFINITY;
     }
@@ -293,12 +317,18 @@ static void attention_forward_begin(Device *device, const AttentionDims *dims, i
 static void finish_panel(int64_t count, int64_t d, const float *values, const float *reference,
                          const float *sum, Element *out, int64_t row, float *lse) {
   float factors[PANEL] = {0};
+  bool any = false;
   for (int64_t lane = 0; lane < count; lane++) {
     const bool seeing = sum[lane] != 0.0F;
     factors[lane] = seeing ? 1.0F / sum[lane] : 0.0F;
     lse[lane] = seeing ? LN_2 * reference[lane] + logf(sum[lane]) : -INFINITY;
+    any = any || seeing;
   }
-  unpack_panel(count, d, factors, values, out, row);
+  if (any) {
+    unpack_panel(count, d, factors, values, out, row);
+    return;
+  }
+  for (int64_t lane = 0; lane < count; lane++) memset(out + lane * row, 0, (size_t)d * sizeof *out);
 }
 
 static void attention_forward_end(Device *device, const AttentionDims *dims, int64_t length,
@@ -315,6 +345,7 @@ static void attention_forward_end(Device *device, const AttentionDims *dims, int
       const float *values = (const float *)state + h * forward_head_words(dims, length) + queries * d / TERMS;
       const float *reference = values + queries * d;
       const int64_t at = i * PANEL;
+      if (i + 1 < panels) fetch_lines(values + (at + PANEL) * d, PANEL * d * (int64_t)sizeof *values);
       finish_panel(panel_queries(length, i), d, values + at * d, reference + at, reference + queries + at,
                    (Element *)out + at * row + h * d, row, lse + h * length + at);
     }

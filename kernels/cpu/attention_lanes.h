@@ -29,6 +29,10 @@ static inline bool mask_any(Mask mask) {
   return mask != 0;
 }
 
+static inline bool mask_every(Mask mask) {
+  return mask == 0xFFFF;
+}
+
 static inline Mask lanes_equal(Vector x, Vector y) {
   return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ);
 }
@@ -79,6 +83,10 @@ static inline Mask mask_and(Mask a, Mask b) {
 
 static inline bool mask_any(Mask mask) {
   return _mm256_movemask_ps(mask) != 0;
+}
+
+static inline bool mask_every(Mask mask) {
+  return _mm256_movemask_ps(mask) == 0xFF;
 }
 
 static inline Mask lanes_equal(Vector x, Vector y) {

@@ -32,9 +32,7 @@ static inline void transpose_8x8(__m256 rows[8]) {
 /* Asks for eight of `count` rows of d elements. */
 static inline void fetch_rows(int64_t count, int64_t d, const Element *rows, int64_t stride) {
   for (int64_t i = ROWS_AHEAD; i < min_of(ROWS_AHEAD + 8, count); i++) {
-    const char *row = (const char *)(rows + i * stride);
-    for (int64_t at = 0; at < d * (int64_t)sizeof(Element); at += LINE_BYTES)
-      _mm_prefetch(row + at, _MM_HINT_T0);
+    fetch_lines(rows + i * stride, d * (int64_t)sizeof(Element));
   }
 }
 

@@ -33,6 +33,11 @@ static inline __attribute__((always_inline)) void ahead_fetch(Ahead *ahead) {
   ahead->next += ahead->next < ahead->last ? LINE_BYTES : 0;
 }
 
+/* Asks for `bytes` from `start` on. */
+static inline void fetch_lines(const void *start, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += LINE_BYTES) _mm_prefetch((const char *)start + at, _MM_HINT_T1);
+}
+
 /* All rows start alike. */
 static inline __attribute__((always_inline)) void tile_set(Tile *tile, const Vector start[PANEL_VECTORS]) {
 #pragma GCC unroll 8
@@ -66,6 +71,17 @@ static inline __attribute__((always_inline)) void tile_multiply(Tile *tile, int 
       for (int v = 0; v < vectors; v++) {
         tile->row[r][v] = words_multiply_add(left, right[v], tile->row[r][v]);
       }
+    }
+  }
+}
+
+/* to[r * stride ...] = row[r]. */
+static inline __attribute__((always_inline)) void tile_store(const Tile *tile, float *to, int64_t stride) {
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 3
+    for (int v = 0; v < PANEL_VECTORS; v++) {
+      lanes_store(to + r * stride + (int64_t)v * VECTOR_FLOATS, tile->row[r][v]);
     }
   }
 }
@@ -112,13 +128,7 @@ static inline __attribute__((always_inline)) void tile_store_by_columns(const Ti
 
 /* As words: (ROWS, PANEL). */
 static inline __attribute__((always_inline)) void tile_store_by_rows(const Tile *tile, Word *to) {
-#pragma GCC unroll 8
-  for (int r = 0; r < ROWS; r++) {
-#pragma GCC unroll 3
-    for (int v = 0; v < PANEL_VECTORS; v++) {
-      lanes_store(to + r * PANEL + v * VECTOR_FLOATS, tile->row[r][v]);
-    }
-  }
+  tile_store(tile, to, PANEL);
 }
 
 static inline __attribute__((always_inline)) void tile_store_by_columns(const Tile *tile, Word *to) {
