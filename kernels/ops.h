@@ -46,9 +46,12 @@ typedef struct AttentionDims {
  *
  * All buffers made here (`state`, `kv`, `dkv`) have a layout of the implementation's own and sizes that
  * depend on dims and length alone, so that they can travel between ranks. A `dkv` is made of floats, its sum
- * over ranks is the sum of its floats, and all zeros is its start. */
+ * over ranks is the sum of its floats, and all zeros is its start.
+ *
+ * A key or value that is not a number makes the results of all queries that see it so, and may make those of
+ * queries near them. */
 typedef struct AttentionOps {
-  const char *name;
+  const char *name; /* of the implementation; ranks that exchange buffers must have the same */
   /* Bytes of the packed keys and values, and of their float gradient, for `length` positions. */
   size_t (*kv_bytes)(const AttentionDims *dims, int64_t length);
   size_t (*dkv_bytes)(const AttentionDims *dims, int64_t length);

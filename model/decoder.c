@@ -35,7 +35,7 @@ static Status check_options(const Model *model, const DecoderOptions *options, E
                 model->ring->size);
   }
   if (model->device->ops.elem_size != sizeof(float)) {
-    return fail(error, STATUS_CONFIG, "text is generated in fp32, not in %s", model->device->ops.name);
+    return fail(error, STATUS_CONFIG, "text is generated in fp32, not in bf16");
   }
   if (options->most_tokens < 1 || options->chunk < 1) {
     return fail(error, STATUS_CONFIG, "text of %lld tokens in chunks of %lld: both should be 1 or more",

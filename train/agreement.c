@@ -99,6 +99,21 @@ done:
   return status;
 }
 
+/* ---------------------------------------------------------------- the device */
+
+Status agreement_device(Comm *world, const Device *device, Error *error) {
+  char first[32];
+  const char *own = device->ops.attention.name;
+  (void)snprintf(first, sizeof first, "%s", own);
+  TRY(comm_broadcast(world, 0, first, sizeof first, error));
+  if (strcmp(own, first) == 0) return STATUS_OK;
+  return fail(
+      error, STATUS_CONFIG,
+      "this process computes attention by %s, rank 0 by %s, and they cannot exchange keys: give all the "
+      "same device, or set the environment variable RINGGPT_ISA to what all CPUs have",
+      own, first);
+}
+
 /* ---------------------------------------------------------------- the data */
 
 Status agreement_data(Comm *world, const Config *config, const char *pattern, Error *error) {

@@ -40,6 +40,7 @@ static Status run_rank(const Config *config, Comm *world, RankMain rank_main, vo
   TRY_GOTO(config_check_world(config, world->size, error), done);
   TRY_GOTO(agreement_config(world, config, error), done);
   TRY_GOTO(rank_device_create(config, &rank, error), done);
+  TRY_GOTO(agreement_device(world, rank.device, error), done);
   TRY_GOTO(comm_split(world, rank.data_rank, &rank.ring, error), done);
   TRY_GOTO(rank_device_join(config, &rank, error), done);
   status = rank_main(&rank, context, error);

@@ -1,6 +1,7 @@
 /* Timing of what the program does: see the header. */
 #include "tests/bench/measure.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,6 +18,8 @@
 /* Below: something else took the threads' units, their caches or their time. */
 #define LEAST_OF_CLOCK 0.90
 #define LEAST_OF_PAIR 0.95
+/* Above: the clock or the peak was measured while something else ran. */
+#define MOST_OF_ALL 1.05
 #define PAUSE_MICROSECONDS 50000
 
 Limit bench_limit(ElementType type) {
@@ -54,17 +57,21 @@ int64_t bench_find_calls(const Bench *bench, Device *device, Call *call, void *c
 /* ---------------------------------------------------------------- lines */
 
 /* Why the machine was not the case's own while it was measured; empty: it was. */
-static void judge(const Bench *bench, double pair, double of_clock, char *why, size_t bytes) {
+static void judge(const Bench *bench, const Case *c, double pair, double of_clock, double share, char *why,
+                  size_t bytes) {
   why[0] = '\0';
-  if (of_clock < LEAST_OF_CLOCK) {
+  if (of_clock < LEAST_OF_CLOCK || of_clock > MOST_OF_ALL) {
     (void)snprintf(why, bytes, "the peak is %.0f %% of what the clock allows", 100 * of_clock);
   } else if (pair < LEAST_OF_PAIR * bench->threads) {
     (void)snprintf(why, bytes, "%d threads reach %.2f times the peak of one", bench->threads, pair);
+  } else if (c->limit < LIMIT_MEMORY && share > MOST_OF_ALL) {
+    (void)snprintf(why, bytes, "it passes the peak");
   }
 }
 
 static bool disturbed(const Bench *bench, const PeakSample *sample) {
-  return sample->of_clock < LEAST_OF_CLOCK || sample->pair < LEAST_OF_PAIR * bench->threads;
+  return sample->of_clock < LEAST_OF_CLOCK || sample->of_clock > MOST_OF_ALL ||
+         sample->pair < LEAST_OF_PAIR * bench->threads;
 }
 
 /* Rates are given in `scale` of `name`. */
@@ -134,7 +141,7 @@ void bench_report(Bench *bench, const Case *c, Results *results) {
     line.share = median(results->shares, count);
     line.pair = median(results->pairs, count);
     line.of_clock = median(results->of_clock, count);
-    judge(bench, line.pair, line.of_clock, line.why, sizeof line.why);
+    judge(bench, c, line.pair, line.of_clock, line.share, line.why, sizeof line.why);
   }
   if (line.rate * line.unit.scale > bench->pace[c->limit]) {
     bench->pace[c->limit] = line.rate * line.unit.scale;
@@ -200,8 +207,9 @@ static void keep(const Case *c, double seconds, const PeakSample *before, const 
   const double peak = 0.5 * (peaks_rate(before, c->alone) + peaks_rate(after, c->alone));
   results->seconds[i] = seconds;
   results->shares[i] = c->work / seconds / peak;
-  results->pairs[i] = 0.5 * (before->pair + after->pair);
-  results->of_clock[i] = 0.5 * (before->of_clock + after->of_clock);
+  results->pairs[i] = fmin(before->pair, after->pair);
+  const bool first = fabs(before->of_clock - 1) > fabs(after->of_clock - 1);
+  results->of_clock[i] = first ? before->of_clock : after->of_clock;
 }
 
 /* Every sample stands between two of the peak, of which each serves two samples. As long as there are

@@ -11,5 +11,5 @@ static int ascending(const void *a, const void *b) {
 
 double median(double *values, size_t count) {
   qsort(values, count, sizeof values[0], ascending);
-  return values[count / 2];
+  return 0.5 * (values[(count - 1) / 2] + values[count / 2]);
 }

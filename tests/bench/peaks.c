@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "kernels/base/memory.h"
-#include "kernels/cpu/cpu_device.h"
 #include "tests/bench/cpu_peaks.h"
 #include "tests/bench/memory.h"
 
@@ -107,7 +106,7 @@ static void open_arithmetic(Bench *bench, Limit limit, int units) {
   Peak *peak = &bench->peaks->of[limit];
   const Device *halves = bench->devices[ELEMENT_BF16];
   const bool avx2 = strcmp(bench->devices[ELEMENT_F32]->ops.name, "avx2") == 0;
-  const bool dots = limit == LIMIT_BF16 && (halves == NULL || cpu_device_has_bf16(halves));
+  const bool dots = limit == LIMIT_BF16 && (halves == NULL || strcmp(halves->ops.name, "avx512_bf16") == 0);
   peak->kernel = cpu_peak_kernel(dots, avx2);
   peak->calls = cpu_peak_steps(peak->kernel, bench->quick ? QUICK_SECONDS : PEAK_SHARE * bench->sample);
   peak->units = units > 0 ? units : cpu_peak_units(peak->kernel, peak->calls);

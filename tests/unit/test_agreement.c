@@ -87,6 +87,18 @@ static void test_options(void **state) {
                "has optimizer.beta1 0.5, rank 0 has 0.9");
 }
 
+/* Buffers of one instruction set's layout would be read as another's. */
+static void test_device(void **state) {
+  static const char *const overrides[] = {GRID, "train.steps=2", "device=cpu", NULL};
+  check(training_directory(state),
+        &(Case){.name = "devices",
+                .overrides = overrides,
+                .before = "[ $OMPI_COMM_WORLD_RANK = 0 ] && export RINGGPT_ISA=reference; "
+                          "[ $OMPI_COMM_WORLD_RANK = 0 ] || export RINGGPT_ISA=avx2",
+                .status = STATUS_CONFIG,
+                .texts = {RANK_1 "this process computes attention by avx2, rank 0 by reference"}});
+}
+
 /* ---------------------------------------------------------------- hosts with other files */
 
 /* Each rank works in a directory of its own, host0 and host1, with the same data, as if on hosts that share
@@ -196,10 +208,8 @@ static void test_evaluation_data(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_options),
-      cmocka_unit_test(test_data),
-      cmocka_unit_test(test_checkpoints),
-      cmocka_unit_test(test_evaluation_data),
+      cmocka_unit_test(test_options),     cmocka_unit_test(test_device),          cmocka_unit_test(test_data),
+      cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_evaluation_data),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }
