@@ -333,16 +333,20 @@ $(OUT)/tests/%: $(OUT)/tests/long/%.o $(TEST_SUPPORT) $(LIBRARY)
 	$(Q)$(LINK) -o $@ $^ $(LIBS) -lcmocka $(LDLIBS)
 
 # Where threads meet: transports, loader, saving, signals, and whole training runs.
-TSAN_TESTS := comm loader training resume stop ring_attention device float_mode checkpoint checkpoint_io \
+TSAN_TESTS := comm loader resume stop ring_attention device float_mode checkpoint checkpoint_io \
               checkpoint_faults run_log threads model
 # Whose kernels share memory.
 RACES_TESTS := $(addprefix $(OUT)/tests/test_,ops_norm ops_loss ops_linear ops_optimizer attention cuda_model)
 
-.PHONY: tests run-tests run-long-tests run-mutants run-tsan run-races
+.PHONY: tests run-tests run-host-tests run-long-tests run-mutants run-tsan run-races
 tests: all $(TESTS) ## builds the tests
 
 run-tests: tests $(EMULATED) $(EMULATOR_TESTS)
 	@RINGGPT_TEST_CUDA=$(abspath $(EMULATED)) RINGGPT_TEST_NCCL=$(abspath $(EMULATED)) tests/run.sh $(TESTS) $(EMULATOR_TESTS)
+
+# Without the emulated GPU, whose tests are skipped.
+run-host-tests: tests
+	@tests/run.sh $(TESTS)
 
 run-long-tests: all $(LONG_TESTS)
 	@TEST_TIMEOUT=3600 tests/run.sh $(LONG_TESTS)
@@ -377,16 +381,16 @@ check-long: deps-check ## the tests that take up to an hour
 
 # The thread sanitizer knows neither libgomp nor MPI: ranks are threads there, each with one thread.
 check-sanitize: deps-check ## tests under the sanitizers of addresses, undefined behaviour and threads
-	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined CUDA=0 run-tests
+	@RINGGPT_TEST_SMALL=1 TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined CUDA=0 run-tests
 	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=thread OPENMP=0 MPI=0 CUDA=0 run-tsan
 	@$(MAKE) check-races
 
 check-races: deps-check ## looks for races in the GPU's shared memory, on the emulated GPU
 	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) CUDA=0 run-races
 
-check-variants: deps-check ## builds with DEBUG=1 MPI=0, and with DNNL=0 and runs all tests of that
+check-variants: deps-check ## builds with DEBUG=1 MPI=0, and with DNNL=0 and runs the CPU's tests of that
 	@$(MAKE) $(JOBS) DEBUG=1 MPI=0 CUDA=0 tests
-	@$(MAKE) $(JOBS) DNNL=0 CUDA=0 run-tests
+	@$(MAKE) $(JOBS) DNNL=0 CUDA=0 run-host-tests
 
 check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
 	@$(MAKE) $(JOBS) CUDA=0 run-mutants
