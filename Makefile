@@ -332,7 +332,7 @@ $(OUT)/tests/%: $(OUT)/tests/long/%.o $(TEST_SUPPORT) $(LIBRARY)
 	@echo "  link     $@"
 	$(Q)$(LINK) -o $@ $^ $(LIBS) -lcmocka $(LDLIBS)
 
-# Where threads meet: transports, loader, saving, signals, and whole training runs.
+# Where threads meet: transports, loader, saving and signals; check-long adds whole training runs.
 TSAN_TESTS := comm loader resume stop ring_attention device float_mode checkpoint checkpoint_io \
               checkpoint_faults run_log threads model
 # Whose kernels share memory.
@@ -372,17 +372,20 @@ run-peers: all $(OUT)/peers/logits
 run-hosts: all $(OUT)/bench/bench_ring
 	@tests/hosts.sh $(PROGRAM) $(OUT)/bench/bench_ring
 
+# The thread sanitizer knows neither libgomp nor MPI: ranks are threads there, each with one thread.
+TSAN := SANITIZE=thread OPENMP=0 MPI=0 CUDA=0
+
 .PHONY: check check-long check-sanitize check-races check-variants check-mutants check-peers check-hosts
 check: deps-check ## builds and runs all tests
 	@$(MAKE) $(JOBS) run-tests
 
 check-long: deps-check ## the tests that take up to an hour
 	@$(MAKE) $(JOBS) run-long-tests
+	@TEST_TIMEOUT=3600 $(MAKE) $(JOBS) $(TSAN) TSAN_TESTS=training run-tsan
 
-# The thread sanitizer knows neither libgomp nor MPI: ranks are threads there, each with one thread.
 check-sanitize: deps-check ## tests under the sanitizers of addresses, undefined behaviour and threads
 	@RINGGPT_TEST_SMALL=1 TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=address,undefined CUDA=0 run-tests
-	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) SANITIZE=thread OPENMP=0 MPI=0 CUDA=0 run-tsan
+	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) $(TSAN) run-tsan
 	@$(MAKE) check-races
 
 check-races: deps-check ## looks for races in the GPU's shared memory, on the emulated GPU
