@@ -50,8 +50,9 @@ static int64_t divide_up(int64_t size, int64_t by) {
 template <typename T>
 void cuda_columns_add(Device *device, int64_t n, int64_t c, const T *x, float *sums, const char *what) {
   if (!cuda_usable(device) || n == 0 || c == 0) return;
-  const int64_t wanted = divide_up(n, SLICE_ROWS);
-  const int64_t rows = divide_up(n, wanted < SLICES_MAX ? wanted : SLICES_MAX);
+  const int64_t useful = min(divide_up(n, SLICE_ROWS), (int64_t)SLICES_MAX);
+  const int64_t room = max((int64_t)(CUDA_SCRATCH_BYTES / sizeof(double)) / c, (int64_t)1);
+  const int64_t rows = divide_up(n, min(useful, room));
   const int64_t slices = divide_up(n, rows);
   const int64_t groups = divide_up(c, COLUMNS);
   double *partial = (double *)cuda_scratch(device, (size_t)(slices * c) * sizeof(double), what);

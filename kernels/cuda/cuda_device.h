@@ -41,8 +41,7 @@ typedef struct CudaDevice {
   void *workspace; /* of cuBLASLt on the compute queue */
   size_t workspace_bytes;
   CudaPlans plans; /* algorithms that cuBLASLt chose */
-  void *scratch;   /* of operations on the compute queue */
-  size_t scratch_bytes;
+  void *scratch;   /* of operations on the compute queue, CUDA_SCRATCH_BYTES */
   CudaWaits waits;
   pthread_mutex_t elsewhere_lock;
   Error elsewhere; /* the first failure of a queue in another thread than the maker's, not yet told */
@@ -68,10 +67,13 @@ bool cuda_ok(Device *device, cudaError_t code, const char *what);
 /* Behind every LAUNCH: records a failure to start the kernel of the operation `what`. */
 bool cuda_launched(Device *device, const char *what);
 
+/* The scratch memory of a device, taken when it is made: operations cut their work so that this is enough,
+ * however many rows they are given. */
+#define CUDA_SCRATCH_BYTES ((size_t)16 << 20)
+
 /* Scratch memory of the operation `what` on the compute queue, not zeroed, aligned to 256; valid for what is
- * put into that queue until the next operation asks. NULL when the device has failed, or fails now. It grows
- * when more is asked for than ever before, which waits for the queue: in the first step, not in later ones of
- * the same sizes. */
+ * put into that queue until the next operation asks. NULL when the device has failed, or where more is asked
+ * for than there is, which is a failure: a row alone is too long. */
 void *cuda_scratch(Device *device, size_t bytes, const char *what);
 
 /* Blocks of a grid whose threads stride over `items` units of work, `per_block` at a time: enough to fill the

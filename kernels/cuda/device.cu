@@ -6,8 +6,6 @@
 
 /* What NVIDIA recommends for cuBLASLt on the newest of the architectures. */
 #define WORKSPACE_BYTES ((size_t)32 << 20)
-/* Most operations do with this; it grows. */
-#define SCRATCH_BYTES ((size_t)16 << 20)
 /* The first architecture with bf16 in its tensor cores. */
 #define MAJOR_MIN 8
 
@@ -114,9 +112,7 @@ static Status prepare(CudaDevice *cuda, ElementType elements, Error *error) {
   TRY(try_kernel(cuda, error));
   TRY(make_blas(cuda, error));
   TRY(cuda_staging_open(cuda, error));
-  TRY(cuda_take(cuda, SCRATCH_BYTES, "scratch memory", &cuda->scratch, error));
-  cuda->scratch_bytes = SCRATCH_BYTES;
-  return STATUS_OK;
+  return cuda_take(cuda, CUDA_SCRATCH_BYTES, "scratch memory", &cuda->scratch, error);
 }
 
 Status cuda_open(int index, const DeviceTable *table, ElementType elements, CudaDevice **out, Error *error) {

@@ -42,10 +42,14 @@ static void embedding_forward(Device *device, int64_t n, int64_t c, const int32_
 
 /* ---------------------------------------------------------------- backward */
 
+/* Rows that are sorted together: with more, the sums of several such batches are added to the table one after
+ * the other. So scratch memory does not grow with the rows. */
+static const int64_t BATCH_ROWS = 65536;
+
 /* The sorted rows are cut into tiles of equal length, however often a key comes: the rows of one key are a
- * run, which may go over many tiles. The number of tiles is bounded, and with it the memory of their sums. */
-static const int64_t MOST_TILES = 1024;
+ * run, which may go over many tiles. The number of tiles is bounded by the memory of their sums. */
 static const int64_t LEAST_TILE_ROWS = 64;
+static const int64_t MOST_CARRIED = (int64_t)2 << 20;
 
 /* Most threads of a tile's block, and rows whose loads are under way together. */
 enum { TILE_THREADS = 128, ROWS_AT_A_TIME = 8 };
@@ -124,17 +128,18 @@ static __global__ void __launch_bounds__(TILE_THREADS, 8) add_carried(RowSums su
   if (later > tile.number + 1) sums.table[key * sums.c + column] += pair_total(sum);
 }
 
-static int64_t tile_rows_of(int64_t n) {
-  const int64_t even = (n + MOST_TILES - 1) / MOST_TILES;
-  return even > LEAST_TILE_ROWS ? even : LEAST_TILE_ROWS;
+static int64_t tile_rows_of(int64_t n, int64_t c) {
+  const int64_t most_tiles = max(MOST_CARRIED / c, (int64_t)1);
+  const int64_t even = (n + most_tiles - 1) / most_tiles;
+  return max(even, LEAST_TILE_ROWS);
 }
 
-/* table[keys[i]] += dy[i], dy (n, c). */
+/* table[keys[i]] += dy[i], dy (n, c), of one batch. */
 template <typename T, typename K>
-static void add_rows(Device *device, int64_t n, int64_t c, const K *keys, const T *dy, float *table) {
+static void add_batch(Device *device, int64_t n, int64_t c, const K *keys, const T *dy, float *table) {
   static const char what[] = "embedding_backward";
   RowSums sums = {};
-  sums.tile_rows = tile_rows_of(n);
+  sums.tile_rows = tile_rows_of(n, c);
   sums.tiles = (n + sums.tile_rows - 1) / sums.tile_rows;
   sums.c = c;
   sums.table = table;
@@ -153,15 +158,17 @@ static void add_rows(Device *device, int64_t n, int64_t c, const K *keys, const 
   cuda_launched(device, what);
 }
 
+template <typename T, typename K>
+static void add_rows(Device *device, int64_t n, int64_t c, const K *keys, const T *dy, float *table) {
+  for (int64_t first = 0; first < n; first += BATCH_ROWS) {
+    add_batch(device, min(BATCH_ROWS, n - first), c, keys + first, dy + first * c, table);
+  }
+}
+
 template <typename T>
 static void embedding_backward(Device *device, int64_t n, int64_t c, const int32_t *tokens,
                                const int64_t *positions, const elem *dy, float *dwte, float *dwpe) {
   if (n == 0 || c == 0 || !cuda_usable(device)) return;
-  if (n > ROW_SORT_ROWS) {
-    device_fail(device, STATUS_CONFIG, "embedding_backward: %lld rows at once, at most %lld are possible",
-                (long long)n, (long long)ROW_SORT_ROWS);
-    return;
-  }
   add_rows(device, n, c, tokens, (const T *)dy, dwte);
   if (dwpe != NULL) add_rows(device, n, c, positions, (const T *)dy, dwpe);
 }

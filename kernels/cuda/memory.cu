@@ -3,8 +3,6 @@
 
 #include "kernels/cuda/device_layer.h"
 
-/* Scratch memory grows in steps of this. */
-#define SCRATCH_STEP ((size_t)1 << 20)
 #define ALIGNMENT 256
 
 Status cuda_take(const CudaDevice *cuda, size_t bytes, const char *what, void **out, Error *error) {
@@ -23,23 +21,11 @@ Status cuda_take(const CudaDevice *cuda, size_t bytes, const char *what, void **
 }
 
 void *cuda_scratch(Device *device, size_t bytes, const char *what) {
-  CudaDevice *cuda = cuda_device(device);
   if (!cuda_usable(device)) return NULL;
-  if (bytes <= cuda->scratch_bytes) return cuda->scratch;
-  const size_t grown = bytes + (SCRATCH_STEP - bytes % SCRATCH_STEP) % SCRATCH_STEP;
-  if (!cuda_ok(device, cuda_wait_for_queue(device), what)) return NULL;
-  void *old = cuda->scratch;
-  cuda->scratch = NULL;
-  cuda->scratch_bytes = 0;
-  if (!cuda_ok(device, cudaFree(old), what)) return NULL;
-  Error error = {};
-  const Status status = cuda_take(cuda, grown, what, &cuda->scratch, &error);
-  if (status != STATUS_OK) {
-    device_fail(device, status, "%s", error.text);
-    return NULL;
-  }
-  cuda->scratch_bytes = grown;
-  return cuda->scratch;
+  if (bytes <= CUDA_SCRATCH_BYTES) return cuda_device(device)->scratch;
+  device_fail(device, STATUS_CONFIG, "%s: rows this long need %zu bytes of scratch memory, there are %zu",
+              what, bytes, CUDA_SCRATCH_BYTES);
+  return NULL;
 }
 
 /* The zeros are there when it returns, for all queues. */

@@ -167,8 +167,6 @@ Status nccl_settle(NcclMover *nccl, DeviceQueue queue, Error *error) {
   }
 }
 
-/* ---------------------------------------------------------------- scratch memory */
-
 /* Whether all that a queue was given has been done. A failure of the GPU is its device's to tell. */
 static bool is_idle(const NcclMover *nccl, DeviceQueue queue) {
   const int previous = nccl_enter(nccl);
@@ -176,23 +174,6 @@ static bool is_idle(const NcclMover *nccl, DeviceQueue queue) {
   (void)cudaGetLastError(); /* not ready is no failure */
   nccl_leave(nccl, previous);
   return idle;
-}
-
-Status nccl_scratch(NcclMover *nccl, size_t bytes, Error *error) {
-  if (bytes <= nccl->scratch_bytes) return STATUS_OK;
-  void *grown = NULL;
-  /* The release would wait by itself, but deaf. */
-  while (!is_idle(nccl, QUEUE_REDUCTION)) {
-    TRY(nccl_check(&nccl->mover, error));
-    device_poll(nccl_device(nccl));
-  }
-  device_free(nccl_device(nccl), nccl->scratch);
-  nccl->scratch = NULL;
-  nccl->scratch_bytes = 0;
-  TRY(device_alloc(nccl_device(nccl), bytes, "sums over ranks", &grown, error));
-  nccl->scratch = (float *)grown;
-  nccl->scratch_bytes = bytes;
-  return STATUS_OK;
 }
 
 /* ---------------------------------------------------------------- making */
@@ -258,6 +239,7 @@ static Status advance(CommMover *mover, bool *done, Error *error) {
 }
 
 static Status create(Device *device, int rank, int size, const NcclIds *ids, CommMover **out, Error *error) {
+  void *scratch = NULL;
   *out = NULL;
   NcclMover *nccl = (NcclMover *)calloc(1, sizeof *nccl);
   if (nccl == NULL) return fail(error, STATUS_SYSTEM, "NCCL: the machine has no memory left");
@@ -267,7 +249,10 @@ static Status create(Device *device, int rank, int size, const NcclIds *ids, Com
   nccl->size = size;
   nccl->ids = *ids;
   Status status = device->table->queues->event_create(device, &nccl->ready, error);
-  if (status == STATUS_OK) status = nccl_scratch(nccl, (size_t)size * CONNECT_BYTES, error);
+  if (status == STATUS_OK) {
+    status = device_alloc(device, NCCL_SCRATCH_FLOATS * sizeof(float), "sums over ranks", &scratch, error);
+    nccl->scratch = (float *)scratch;
+  }
   if (status == STATUS_OK) status = enter_stage(nccl, NCCL_JOIN_RING, error);
   if (status != STATUS_OK) {
     nccl_destroy(&nccl->mover);

@@ -34,6 +34,10 @@ typedef struct NcclRequest {
   bool used;
 } NcclRequest;
 
+/* Scratch memory for sums, in floats (16 MiB), for groups of at most 65,536 ranks: what is larger is summed
+ * piece by piece. A piece of each other rank is large enough to make starting it cheap. */
+#define NCCL_SCRATCH_FLOATS ((int64_t)4 << 20)
+
 typedef struct NcclMover {
   CommMover mover; /* first: a CommMover * of this kind is an NcclMover * */
   CudaDevice *cuda;
@@ -46,8 +50,7 @@ typedef struct NcclMover {
   DeviceEvent *ready;              /* where the compute queue stood at the last start */
   NcclRequest *requests;           /* (request_count) */
   int64_t request_count;
-  float *scratch; /* what comes to be added, in QUEUE_REDUCTION */
-  size_t scratch_bytes;
+  float *scratch; /* (NCCL_SCRATCH_FLOATS) what comes to be added, in QUEUE_REDUCTION */
 } NcclMover;
 
 static inline NcclMover *nccl_mover(CommMover *mover) {
@@ -82,9 +85,6 @@ Status nccl_end(NcclGroup *group, Error *error);
 /* Waits until the communicator of a queue has put what it was given into the queue. No time limit: where
  * other ranks hang, so does this, with device_poll called. */
 Status nccl_settle(NcclMover *nccl, DeviceQueue queue, Error *error);
-
-/* Scratch memory of `bytes` at least. Growing waits for the reductions under way. */
-Status nccl_scratch(NcclMover *nccl, size_t bytes, Error *error);
 
 /* CommMoverTable.check: STATUS_OK, or the first failure. */
 Status nccl_check(CommMover *mover, Error *error);

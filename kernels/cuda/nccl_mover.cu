@@ -5,9 +5,6 @@
 
 #include "kernels/cuda/nccl_internal.h"
 
-/* Most scratch memory for sums, in floats (16 MiB): what is larger is summed piece by piece. A piece of each
- * other rank is large enough to make starting it cheap. */
-#define SCRATCH_FLOATS ((int64_t)4 << 20)
 /* Pieces are of a multiple of so many floats, so that sums go by four. */
 #define PIECE_STEP 64
 
@@ -106,7 +103,7 @@ typedef struct Pieces {
 static Pieces pieces_of(int64_t elements, int size) {
   const int64_t largest = elements / size + (elements % size != 0);
   const int64_t steps = (largest + PIECE_STEP - 1) / PIECE_STEP;
-  const int64_t most = SCRATCH_FLOATS / (size - 1) / PIECE_STEP;
+  const int64_t most = NCCL_SCRATCH_FLOATS / (size - 1) / PIECE_STEP;
   return Pieces{elements, largest, (steps < most ? steps : most) * PIECE_STEP};
 }
 
@@ -169,9 +166,7 @@ static Status reduce_scatter_start(CommMover *mover, CommLabel label, float *buf
                                    CommRequest *request, Error *error) {
   NcclMover *nccl = nccl_mover(mover);
   const Pieces pieces = pieces_of(elements, nccl->size);
-  const size_t scratch_bytes = (size_t)pieces.piece * (size_t)(nccl->size - 1) * sizeof(float);
   if (queue_of(label) != QUEUE_REDUCTION) return fail(error, STATUS_INTERNAL, "a sum in the ring's queue");
-  TRY(nccl_scratch(nccl, scratch_bytes, error));
   TRY(begin(nccl, label, request, error));
   for (int64_t at = 0; at < pieces.largest; at += pieces.piece) {
     int64_t first = 0;

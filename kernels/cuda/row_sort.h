@@ -7,9 +7,6 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/reduce.h"
 
-/* Most rows of one sort: their numbers are kept in 32 bits. */
-#define ROW_SORT_ROWS (INT64_C(1) << 32)
-
 /* One sort's scratch memory. An entry is a key in the upper half and its row's number in the lower. */
 typedef struct RowSort {
   int64_t rows;
@@ -23,7 +20,8 @@ typedef struct RowSort {
 /* Bytes of scratch memory of a sort of `rows` rows. */
 size_t row_sort_bytes(int64_t rows);
 
-/* The sort of `rows` rows (1 ... ROW_SORT_ROWS) in scratch memory of row_sort_bytes, aligned to 256. */
+/* The sort of `rows` rows (at least 1, and fewer than 2^32: their numbers are kept in 32 bits) in scratch
+ * memory of row_sort_bytes, aligned to 256. */
 RowSort row_sort_at(int64_t rows, void *scratch);
 
 /* Sorts the rows 0, 1, ... by keys (rows), of type int32_t or int64_t, 0 <= key < 2^32; equal keys keep the

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/cuda/load.h"
+#include "tests/support/expect.h"
 #include "tests/support/test_device.h"
 #include "tests/support/unit.h"
 
@@ -280,31 +281,33 @@ static void test_out_of_memory_at_creation(void **state) {
   }
 }
 
-/* An operation that needs more scratch memory than any before: the sums of many columns. */
-static void test_scratch_grows(void **state) {
+/* Sums of so many columns that the rows are not cut, and of more than the scratch memory holds. */
+static void test_scratch_memory(void **state) {
   (void)state;
-  enum { OUTPUTS = 2200000 };
+  enum { OUTPUTS = 2000000, TOO_MANY = 2200000, ROWS = 2 };
   Device *device = open_device();
-  float *host = malloc(OUTPUTS * sizeof *host);
+  Error error = {0};
+  float *host = malloc((size_t)OUTPUTS * sizeof *host);
   assert_non_null(host);
+  float *dy = take(device, (size_t)ROWS * TOO_MANY * sizeof *host);
+  float *dw = take(device, (size_t)TOO_MANY * sizeof *host);
+  float *dbias = take(device, (size_t)TOO_MANY * sizeof *host);
   for (int i = 0; i < OUTPUTS; i++) host[i] = (float)i;
-  float *dy = take(device, OUTPUTS * sizeof *host);
-  float *dw = take(device, OUTPUTS * sizeof *host);
-  float *dbias = take(device, OUTPUTS * sizeof *host);
-  device_write(device, dy, host, OUTPUTS * sizeof *host);
-  device->ops.linear_backward_weight(device, 1, 1, 5, dy, dy, dw, dbias);
-  device->ops.linear_backward_weight(device, 1, 1, OUTPUTS, dy, dy, dw, dbias);
-  device->ops.linear_backward_weight(device, 1, 1, 7, dy, dy, dw, dbias);
+  for (int i = 0; i < ROWS; i++) device_write(device, dy + i * OUTPUTS, host, OUTPUTS * sizeof *host);
+  device->ops.linear_backward_weight(device, ROWS, 1, OUTPUTS, dy, dy, dw, dbias);
   device_read(device, host, dbias, OUTPUTS * sizeof *host);
+  assert_int_equal(device_check(device, &error), STATUS_OK);
   for (int i = 0; i < OUTPUTS; i++) {
-    const int times = 1 + (i < 5) + (i < 7);
-    if (host[i] != (float)(times * i)) fail_msg("the sum of column %d is %g", i, (double)host[i]);
+    if (host[i] != (float)(ROWS * i)) fail_msg("the sum of column %d is %g", i, (double)host[i]);
   }
+  device->ops.linear_backward_weight(device, ROWS, 1, TOO_MANY, dy, dy, dw, dbias);
+  expect_error(device_check(device, &error), &error, STATUS_CONFIG, "linear_backward_weight",
+               "17600000 bytes of scratch memory");
   device_free(device, dbias);
   device_free(device, dw);
   device_free(device, dy);
   free(host);
-  close_device(device);
+  device_destroy(device);
 }
 
 /* ---------------------------------------------------------------- failures */
@@ -592,7 +595,7 @@ int main(void) {
       cmocka_unit_test(test_copy_rows),
       cmocka_unit_test(test_out_of_memory),
       cmocka_unit_test(test_out_of_memory_at_creation),
-      cmocka_unit_test(test_scratch_grows),
+      cmocka_unit_test(test_scratch_memory),
       cmocka_unit_test(test_failure_stays),
       cmocka_unit_test(test_failure_in_another_thread),
       cmocka_unit_test(test_queues_on_one_gpu),

@@ -268,8 +268,8 @@ static Status sum_all(const TestRank *rank, void *memory[SUMS], float *host, Err
   return STATUS_OK;
 }
 
-/* Sums of growing sizes under way at once: the scratch memory grows while it is in use. */
-static Status growing_sums(TestRank *rank, void *context, Error *error) {
+/* Sums of several sizes under way at once, all in the same scratch memory. */
+static Status sums_at_once(TestRank *rank, void *context, Error *error) {
   void *memory[SUMS] = {NULL};
   float *host = malloc(MOST_SUMMED * sizeof(float));
   Status status = host != NULL ? STATUS_OK : fail(error, STATUS_SYSTEM, "no memory");
@@ -283,11 +283,11 @@ static Status growing_sums(TestRank *rank, void *context, Error *error) {
   return status;
 }
 
-static void test_growing_sums(void **state) {
+static void test_sums_at_once(void **state) {
   Error error = {0};
   (void)state;
   need_nccl();
-  expect_ok(run_over_nccl(4, 1, growing_sums, NULL, &error), &error);
+  expect_ok(run_over_nccl(4, 1, sums_at_once, NULL, &error), &error);
 }
 
 /* ---------------------------------------------------------------- failures */
@@ -493,7 +493,7 @@ int main(void) {
       cmocka_unit_test(test_groups),
       cmocka_unit_test(test_many_at_once),
       cmocka_unit_test(test_sums),
-      cmocka_unit_test(test_growing_sums),
+      cmocka_unit_test(test_sums_at_once),
       cmocka_unit_test(test_failure_under_way),
       cmocka_unit_test(test_failure_to_join),
       cmocka_unit_test(test_leaving),
