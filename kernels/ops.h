@@ -117,16 +117,18 @@ typedef struct Ops {
   size_t elem_size;
   AttentionOps attention;
 
-  /* y (n, outputs) = x (n, inputs) w (outputs, inputs)^T + bias (outputs); bias may be NULL. */
-  void (*linear_forward)(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *x,
-                         const elem *w, const elem *bias, elem *y);
+  /* y (n, outputs) = x (n, inputs) w (outputs, inputs)^T + bias (outputs); bias may be NULL. Rows of y, and
+   * of its gradient dy below, are y_stride >= outputs elements apart; what lies between them is left alone.
+   */
+  void (*linear_forward)(Device *device, int64_t n, int64_t inputs, int64_t outputs, int64_t y_stride,
+                         const elem *x, const elem *w, const elem *bias, elem *y);
   /* dx (n, inputs) = dy (n, outputs) w (outputs, inputs). */
-  void (*linear_backward_input)(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *dy,
-                                const elem *w, elem *dx);
+  void (*linear_backward_input)(Device *device, int64_t n, int64_t inputs, int64_t outputs, int64_t y_stride,
+                                const elem *dy, const elem *w, elem *dx);
   /* dw (outputs, inputs) += dy (n, outputs)^T x (n, inputs); dbias (outputs) += column sums of dy, unless
    * NULL. */
-  void (*linear_backward_weight)(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *dy,
-                                 const elem *x, float *dw, float *dbias);
+  void (*linear_backward_weight)(Device *device, int64_t n, int64_t inputs, int64_t outputs, int64_t y_stride,
+                                 const elem *dy, const elem *x, float *dw, float *dbias);
 
   /* y (n, c) = wte[token] + wpe[position]; without wpe (NULL) positions are not read.
    * tokens (n) in [0, rows of wte), positions (n) in [0, rows of wpe). */
@@ -185,10 +187,11 @@ typedef struct Ops {
   /* The same on floats in every table: gradients that come from another rank. */
   void (*add_f32)(Device *device, int64_t count, const float *x, float *y);
 
-  /* Per row of logits (n, vocab): nll[i] = log sum exp(logits) - logits[target], 0 for IGNORED_TARGET.
-   * With `gradient` the logits become softmax - one_hot(target), zero rows for ignored targets. */
-  void (*cross_entropy)(Device *device, int64_t n, int64_t vocab, elem *logits, const int32_t *targets,
-                        bool gradient, float *nll);
+  /* Per row of logits (n, vocab), `stride` elements apart: nll[i] = log sum exp(logits) - logits[target], 0
+   * for IGNORED_TARGET. With `gradient` the logits become softmax - one_hot(target), zero rows for ignored
+   * targets. */
+  void (*cross_entropy)(Device *device, int64_t n, int64_t vocab, int64_t stride, elem *logits,
+                        const int32_t *targets, bool gradient, float *nll);
 
   /* *sum += x (count), or the squares of x, added in double. */
   void (*sum)(Device *device, int64_t count, const float *x, double *sum);

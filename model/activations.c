@@ -6,6 +6,10 @@
 
 #include "kernels/base/memory.h"
 
+/* Rows of logits begin at multiples of so many elements, whatever the vocabulary: products of matrices whose
+ * rows lie unevenly are slow, most of all on GPUs. */
+#define LOGITS_ALIGNMENT 64
+
 typedef struct Cursor {
   char *base; /* NULL while measuring */
   size_t used;
@@ -105,7 +109,8 @@ static void place(Cursor *cursor, const ActivationsPlan *plan, size_t size, Acti
   out->mean = take(cursor, n, sizeof(float));
   out->rstd = take(cursor, n, sizeof(float));
   out->final_norm = take(cursor, n * config->hidden_size, size);
-  out->logits = take(cursor, chunk * config->vocab_size, size);
+  out->logits_stride = (config->vocab_size + LOGITS_ALIGNMENT - 1) / LOGITS_ALIGNMENT * LOGITS_ALIGNMENT;
+  out->logits = take(cursor, chunk * out->logits_stride, size);
   out->nll = take(cursor, n, sizeof(float));
   out->tokens = take(cursor, n, sizeof(int32_t));
   out->targets = take(cursor, n, sizeof(int32_t));

@@ -28,7 +28,8 @@ typedef struct Activations {
   elem *output;             /* (N, C) of the last layer */
   float *mean, *rstd;       /* (N) of the final norm */
   elem *final_norm;         /* (N, C) */
-  elem *logits;             /* (loss chunk, V) */
+  elem *logits;             /* (loss chunk, V), logits_stride apart */
+  int64_t logits_stride;    /* V made even enough for the widest loads of each row */
   float *nll;               /* (N) */
   int32_t *tokens;          /* (N) */
   int32_t *targets;         /* (N) */

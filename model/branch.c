@@ -3,16 +3,17 @@
 
 void linear_forward(const Model *model, Rows rows, int64_t inputs, int64_t outputs, int64_t weight,
                     int64_t bias, const elem *x, elem *y) {
-  model->device->ops.linear_forward(model->device, rows.count, inputs, outputs, x,
+  model->device->ops.linear_forward(model->device, rows.count, inputs, outputs, outputs, x,
                                     model_weight(model, weight), model_weight(model, bias), y);
 }
 
 void linear_backward(const Model *model, Rows rows, int64_t inputs, int64_t outputs, int64_t weight,
                      int64_t bias, const elem *x, const elem *dy, elem *dx) {
   const Ops *ops = &model->device->ops;
-  ops->linear_backward_weight(model->device, rows.count, inputs, outputs, dy, x,
+  ops->linear_backward_weight(model->device, rows.count, inputs, outputs, outputs, dy, x,
                               model_gradient(model, weight), model_gradient(model, bias));
-  ops->linear_backward_input(model->device, rows.count, inputs, outputs, dy, model_weight(model, weight), dx);
+  ops->linear_backward_input(model->device, rows.count, inputs, outputs, outputs, dy,
+                             model_weight(model, weight), dx);
 }
 
 void branch_forward(const Model *model, Rows rows, uint32_t place, int64_t inputs, int64_t weight,

@@ -162,7 +162,7 @@ static Status run_chunk(Decoder *decoder, int64_t n, const int32_t *tokens, Erro
 /* The logits of rows [begin, begin + count) of the chunk at hand. */
 static Status read_logits(const Decoder *decoder, int64_t begin, int64_t count, float *logits, Error *error) {
   const Model *model = decoder->model;
-  loss_logits(model, begin, count);
+  loss_logits(model, begin, count, model->options.config.vocab_size);
   device_read(model->device, logits, model->acts.logits,
               (size_t)(count * model->options.config.vocab_size) * sizeof(float));
   return device_check(model->device, error);

@@ -96,9 +96,9 @@ Status layer_forward(Model *model, int64_t layer, elem *output, Error *error);
 Status layer_backward(Model *model, int64_t layer, Error *error);
 
 /* The final norm of the last layer's output, and the logits of rows [begin, begin + count) of it, at most
- * loss_chunk, to acts.logits (count, V). */
+ * loss_chunk, to acts.logits (count, V), `stride` elements apart, from V to logits_stride. */
 void loss_final_norm(const Model *model);
-void loss_logits(const Model *model, int64_t begin, int64_t count);
+void loss_logits(const Model *model, int64_t begin, int64_t count, int64_t stride);
 
 /* Final norm, head and loss of the last layer's output, a chunk of tokens at a time, to acts.nll (N). With
  * `gradient` the gradient of their sum goes back into acts.gradient and the weights' gradients. */

@@ -8,10 +8,10 @@ void loss_final_norm(const Model *model) {
                acts->rstd);
 }
 
-void loss_logits(const Model *model, int64_t begin, int64_t count) {
+void loss_logits(const Model *model, int64_t begin, int64_t count, int64_t stride) {
   const ModelConfig *config = &model->options.config;
   const int64_t c = config->hidden_size;
-  model->device->ops.linear_forward(model->device, count, c, config->vocab_size,
+  model->device->ops.linear_forward(model->device, count, c, config->vocab_size, stride,
                                     model_row(model, model->acts.final_norm, begin, c),
                                     model_weight(model, model->places.head), NULL, model->acts.logits);
 }
@@ -23,14 +23,16 @@ static void run_chunk(Model *model, int64_t begin, int64_t count, bool gradient)
   Device *device = model->device;
   const int64_t c = config->hidden_size;
   const int64_t v = config->vocab_size;
+  const int64_t stride = model->acts.logits_stride;
   elem *logits = model->acts.logits;
-  loss_logits(model, begin, count);
-  ops->cross_entropy(device, count, v, logits, model->acts.targets + begin, gradient,
+  loss_logits(model, begin, count, stride);
+  ops->cross_entropy(device, count, v, stride, logits, model->acts.targets + begin, gradient,
                      model->acts.nll + begin);
   if (!gradient) return;
-  ops->linear_backward_weight(device, count, c, v, logits, model_row(model, model->acts.final_norm, begin, c),
+  ops->linear_backward_weight(device, count, c, v, stride, logits,
+                              model_row(model, model->acts.final_norm, begin, c),
                               model_gradient(model, model->places.head), NULL);
-  ops->linear_backward_input(device, count, c, v, logits, model_weight(model, model->places.head),
+  ops->linear_backward_input(device, count, c, v, stride, logits, model_weight(model, model->places.head),
                              model_row(model, model->acts.grad_norm, begin, c));
 }
 

@@ -13,8 +13,9 @@
 /* Rows summed in float before they go to the sum in double: few enough to lose nothing that matters. */
 #define ROWS_IN_FLOAT 16
 
-/* sums (c) += the sum over the rows of x (n, c); long sums are taken in double. */
-static inline void columns_add(const Device *device, int64_t n, int64_t c, const Element *x, float *sums) {
+/* sums (c) += the sum over the rows of x (n, c), `stride` elements apart; long sums are taken in double. */
+static inline void columns_add(const Device *device, int64_t n, int64_t c, int64_t stride, const Element *x,
+                               float *sums) {
   const int64_t blocks = (c + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t block = 0; block < blocks; block++) {
@@ -26,7 +27,7 @@ static inline void columns_add(const Device *device, int64_t n, int64_t c, const
       const int64_t last = row + ROWS_IN_FLOAT < n ? row + ROWS_IN_FLOAT : n;
       float partial[COLUMN_BLOCK] = {0};
       for (int64_t i = row; i < last; i++) {
-        for (int64_t j = 0; j < width; j++) partial[j] += to_float(x[i * c + first + j]);
+        for (int64_t j = 0; j < width; j++) partial[j] += to_float(x[i * stride + first + j]);
       }
       for (int64_t j = 0; j < width; j++) totals[j] += (double)partial[j];
     }

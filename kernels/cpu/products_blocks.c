@@ -104,7 +104,7 @@ static int multiply_blocks(Device *device, ProductsDnnl *products, const Product
 static void fill_empty(const Device *device, const Product *p) {
   const size_t size = device->ops.elem_size;
   for (int64_t i = 0; i < p->m && !p->add; i++) {
-    char *row = (char *)p->c + (size_t)(i * p->n) * size;
+    char *row = (char *)p->c + (size_t)(i * p->c_stride) * size;
     if (p->bias != NULL) {
       memcpy(row, p->bias, (size_t)p->n * size);
     } else {

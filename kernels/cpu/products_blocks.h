@@ -15,30 +15,29 @@
 #include "kernels/cpu/products_dnnl.h"
 
 /* c (m, n) = a (m, k) b (k, n) + bias (n), all of elements; or with `add` and without bias, added to c, which
- * is of floats. a stored transposed is (k, m), b stored transposed (n, k); a NULL bias is left out. */
+ * is of floats. a stored transposed is (k, m), b stored transposed (n, k); a NULL bias is left out. Rows of a
+ * and c as they are stored are `stride` elements apart, those of b have no holes. */
 typedef struct Product {
   int64_t m, n, k;
   bool a_transposed;
   bool b_transposed;
   const elem *a;
+  int64_t a_stride;
   const elem *b;
   const elem *bias;
   bool add;
   void *c;
+  int64_t c_stride;
 } Product;
 
-/* Elements from row to row of a and b as they are stored. */
-static inline int64_t product_a_stride(const Product *p) {
-  return p->a_transposed ? p->m : p->k;
-}
-
+/* Elements from row to row of b as it is stored. */
 static inline int64_t product_b_stride(const Product *p) {
   return p->b_transposed ? p->k : p->n;
 }
 
 /* Where row `row` and column `at` of a, and row `at` and column `column` of b, lie in their arrays. */
 static inline int64_t product_a_offset(const Product *p, int64_t row, int64_t at) {
-  return p->a_transposed ? at * p->m + row : row * p->k + at;
+  return p->a_transposed ? at * p->a_stride + row : row * p->a_stride + at;
 }
 
 static inline int64_t product_b_offset(const Product *p, int64_t at, int64_t column) {

@@ -115,7 +115,7 @@ static dnnl_status_t find(const ProductsDnnl *products, const Product *p, int64_
   MatmulCache *cache = products->matmuls;
   const int64_t flags = (p->a_transposed ? A_TRANSPOSED : 0) | (p->b_transposed ? B_TRANSPOSED : 0) |
                         (p->bias != NULL ? BIAS : 0) | (p->add ? ADD : 0);
-  Matmul wanted = {.numbers = {rows, columns, p->k, product_a_stride(p), product_b_stride(p), p->n, flags}};
+  Matmul wanted = {.numbers = {rows, columns, p->k, p->a_stride, product_b_stride(p), p->c_stride, flags}};
   for (int64_t i = 0; i < cache->count; i++) {
     *out = &cache->kept[i];
     if (memcmp(cache->numbers[i], wanted.numbers, sizeof wanted.numbers) == 0) return dnnl_success;
@@ -192,7 +192,7 @@ static int multiply_block(const ProductsDnnl *products, const Product *p, const 
   void *const arrays[ARGUMENTS] = {
       operand(p->a, product_a_offset(p, block->row, 0)),
       operand(p->b, product_b_offset(p, 0, block->column)),
-      (char *)p->c + (size_t)(block->row * p->n + block->column) * size,
+      (char *)p->c + (size_t)(block->row * p->c_stride + block->column) * size,
       thread->scratch,
       p->bias != NULL ? operand(p->bias, block->column) : NULL,
   };

@@ -31,7 +31,7 @@ static void widen(int64_t rows, int64_t columns, const Element *from, int64_t st
 static void round_block(const Product *p, const ProductBlock *block, const float *sums) {
   const Element *bias = p->bias;
   for (int64_t i = 0; i < block->rows; i++) {
-    Element *row = (Element *)p->c + (block->row + i) * p->n + block->column;
+    Element *row = (Element *)p->c + (block->row + i) * p->c_stride + block->column;
     const float *from = sums + i * block->columns;
     for (int64_t j = 0; j < block->columns; j++) {
       row[j] = from_float(from[j] + (bias != NULL ? to_float(bias[block->column + j]) : 0.0F));
@@ -46,14 +46,15 @@ static int multiply_block(const ProductsDnnl *products, const Product *p, const 
   const int64_t columns = block->columns;
   float *a = thread->scratch;
   float *b = a + rows * terms_of(p, 0);
-  float *sums = p->add ? (float *)p->c + block->row * p->n + block->column : b + terms_of(p, 0) * columns;
-  const int64_t stride = p->add ? p->n : columns;
+  float *sums =
+      p->add ? (float *)p->c + block->row * p->c_stride + block->column : b + terms_of(p, 0) * columns;
+  const int64_t stride = p->add ? p->c_stride : columns;
   int status = 0;
   for (int64_t at = 0; at < p->k && status == 0; at += TERMS) {
     const int64_t terms = terms_of(p, at);
     const Element *a_part = (const Element *)p->a + product_a_offset(p, block->row, at);
     const Element *b_part = (const Element *)p->b + product_b_offset(p, at, block->column);
-    widen(p->a_transposed ? terms : rows, p->a_transposed ? rows : terms, a_part, product_a_stride(p), a);
+    widen(p->a_transposed ? terms : rows, p->a_transposed ? rows : terms, a_part, p->a_stride, a);
     widen(p->b_transposed ? columns : terms, p->b_transposed ? terms : columns, b_part, product_b_stride(p),
           b);
     status = (int)dnnl_sgemm(p->a_transposed ? 'T' : 'N', p->b_transposed ? 'T' : 'N', rows, columns, terms,

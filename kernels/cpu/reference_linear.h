@@ -36,11 +36,12 @@ static void check_matrix_read(int64_t rows, int64_t columns, const Element *x) {
 }
 
 static void reference_linear_forward(Device *device, int64_t n, int64_t inputs, int64_t outputs,
-                                     const elem *x, const elem *w, const elem *bias, elem *y) {
+                                     int64_t y_stride, const elem *x, const elem *w, const elem *bias,
+                                     elem *y) {
   const Element *x_rows = x;     /* (n, inputs) */
   const Element *w_rows = w;     /* (outputs, inputs) */
   const Element *offsets = bias; /* (outputs) */
-  Element *y_rows = y;           /* (n, outputs) */
+  Element *y_rows = y;           /* (n, outputs), y_stride apart */
   check_matrix_read(n, inputs, x_rows);
   check_matrix_read(outputs, inputs, w_rows);
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
@@ -49,14 +50,14 @@ static void reference_linear_forward(Device *device, int64_t n, int64_t inputs, 
       poll_within(device, i * outputs + o, inputs);
       const double start = offsets != NULL ? (double)to_float(offsets[o]) : 0.0;
       const double sum = start + dot(inputs, x_rows + i * inputs, w_rows + o * inputs);
-      y_rows[i * outputs + o] = from_float((float)sum);
+      y_rows[i * y_stride + o] = from_float((float)sum);
     }
   }
 }
 
 static void reference_linear_backward_input(Device *device, int64_t n, int64_t inputs, int64_t outputs,
-                                            const elem *dy, const elem *w, elem *dx) {
-  const Element *dy_rows = dy; /* (n, outputs) */
+                                            int64_t y_stride, const elem *dy, const elem *w, elem *dx) {
+  const Element *dy_rows = dy; /* (n, outputs), y_stride apart */
   const Element *w_rows = w;   /* (outputs, inputs) */
   Element *dx_rows = dx;       /* (n, inputs) */
   check_matrix_read(outputs, inputs, w_rows);
@@ -69,7 +70,7 @@ static void reference_linear_backward_input(Device *device, int64_t n, int64_t i
       double sums[COLUMN_BLOCK] = {0};
       for (int64_t o = 0; o < outputs; o++) {
         poll_within(device, (i * blocks + block) * outputs + o, width);
-        const double factor = (double)to_float(dy_rows[i * outputs + o]);
+        const double factor = (double)to_float(dy_rows[i * y_stride + o]);
         add_scaled(width, factor, w_rows + o * inputs + first, sums);
       }
       for (int64_t j = 0; j < width; j++) dx_rows[i * inputs + first + j] = from_float((float)sums[j]);
@@ -78,8 +79,9 @@ static void reference_linear_backward_input(Device *device, int64_t n, int64_t i
 }
 
 static void reference_linear_backward_weight(Device *device, int64_t n, int64_t inputs, int64_t outputs,
-                                             const elem *dy, const elem *x, float *dw, float *dbias) {
-  const Element *dy_rows = dy; /* (n, outputs) */
+                                             int64_t y_stride, const elem *dy, const elem *x, float *dw,
+                                             float *dbias) {
+  const Element *dy_rows = dy; /* (n, outputs), y_stride apart */
   const Element *x_rows = x;   /* (n, inputs) */
   check_matrix_read(n, inputs, x_rows);
   const int64_t blocks = (inputs + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
@@ -91,14 +93,14 @@ static void reference_linear_backward_weight(Device *device, int64_t n, int64_t 
       double sums[COLUMN_BLOCK] = {0};
       for (int64_t i = 0; i < n; i++) {
         poll_within(device, (o * blocks + block) * n + i, width);
-        const double factor = (double)to_float(dy_rows[i * outputs + o]);
+        const double factor = (double)to_float(dy_rows[i * y_stride + o]);
         add_scaled(width, factor, x_rows + i * inputs + first, sums);
       }
       float *target = dw + o * inputs + first;
       for (int64_t j = 0; j < width; j++) target[j] += (float)sums[j];
     }
   }
-  if (dbias != NULL) columns_add(device, n, outputs, dy, dbias);
+  if (dbias != NULL) columns_add(device, n, outputs, y_stride, dy, dbias);
 }
 
 #endif

@@ -69,13 +69,13 @@ static inline void softmax_gradient(int64_t vocab, Element *logits, int64_t targ
   logits[target] = from_float((float)(-others / sum));
 }
 
-static void vector_cross_entropy(Device *device, int64_t n, int64_t vocab, elem *logits,
+static void vector_cross_entropy(Device *device, int64_t n, int64_t vocab, int64_t stride, elem *logits,
                                  const int32_t *targets, bool gradient, float *nll) {
-  Element *rows = logits; /* (n, vocab) */
+  Element *rows = logits; /* (n, vocab), stride apart */
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
     poll_within(device, i, vocab);
-    Element *row = rows + i * vocab;
+    Element *row = rows + i * stride;
     if (targets[i] == IGNORED_TARGET) {
       nll[i] = 0.0F;
       for (int64_t j = 0; gradient && j < vocab; j++) row[j] = from_float(0.0F);

@@ -156,7 +156,7 @@ static void vector_layernorm_backward(Device *device, int64_t n, int64_t c, cons
                                       float *dweight, float *dbias) {
   norm_backward_input(device, n, c, dy, x, weight, mean, rstd, dx);
   norm_backward_weight(device, n, c, dy, x, mean, rstd, dweight);
-  columns_add(device, n, c, dy, dbias);
+  columns_add(device, n, c, c, dy, dbias);
 }
 
 static void vector_rmsnorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,

@@ -13,10 +13,12 @@
 /* Columns of the second step per block. */
 #define THREADS 128
 
-/* partial (slices, c) from x (n, c), `rows` rows a slice. Block: a slice and a group of columns. */
+/* partial (slices, c) from x (n, c), rows `stride` elements apart, `rows` of them a slice. Block: a slice and
+ * a group of columns. */
 template <typename T>
 __global__ void __launch_bounds__(COLUMNS *ROWS)
-    slice_sums_kernel(int64_t n, int64_t c, int64_t rows, int64_t groups, const T *x, double *partial) {
+    slice_sums_kernel(int64_t n, int64_t c, int64_t stride, int64_t rows, int64_t groups, const T *x,
+                      double *partial) {
   SHARED(double, sums, [ROWS][COLUMNS]);
   const int64_t slice = blockIdx.x / groups;
   const int64_t column = blockIdx.x % groups * COLUMNS + threadIdx.x;
@@ -24,7 +26,7 @@ __global__ void __launch_bounds__(COLUMNS *ROWS)
   double sum = 0;
   if (column < c) {
     for (int64_t i = slice * rows + threadIdx.y; i < end; i += ROWS)
-      sum += (double)to_float(x[i * c + column]);
+      sum += (double)to_float(x[i * stride + column]);
   }
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
@@ -48,7 +50,8 @@ static int64_t divide_up(int64_t size, int64_t by) {
 }
 
 template <typename T>
-void cuda_columns_add(Device *device, int64_t n, int64_t c, const T *x, float *sums, const char *what) {
+void cuda_columns_add(Device *device, int64_t n, int64_t c, int64_t stride, const T *x, float *sums,
+                      const char *what) {
   if (!cuda_usable(device) || n == 0 || c == 0) return;
   const int64_t useful = min(divide_up(n, SLICE_ROWS), (int64_t)SLICES_MAX);
   const int64_t room = max((int64_t)(CUDA_SCRATCH_BYTES / sizeof(double)) / c, (int64_t)1);
@@ -58,15 +61,15 @@ void cuda_columns_add(Device *device, int64_t n, int64_t c, const T *x, float *s
   double *partial = (double *)cuda_scratch(device, (size_t)(slices * c) * sizeof(double), what);
   if (partial == NULL) return;
   const dim3 block(COLUMNS, ROWS);
-  LAUNCH(slice_sums_kernel<T>, (unsigned)(slices * groups), block, 0, cuda_stream(device), n, c, rows, groups,
-         x, partial);
+  LAUNCH(slice_sums_kernel<T>, (unsigned)(slices * groups), block, 0, cuda_stream(device), n, c, stride, rows,
+         groups, x, partial);
   if (!cuda_launched(device, what)) return;
   LAUNCH(add_slices_kernel, (unsigned)divide_up(c, THREADS), THREADS, 0, cuda_stream(device), slices, c,
          partial, sums);
   cuda_launched(device, what);
 }
 
-template void cuda_columns_add<float>(Device *device, int64_t n, int64_t c, const float *x, float *sums,
-                                      const char *what);
-template void cuda_columns_add<bf16>(Device *device, int64_t n, int64_t c, const bf16 *x, float *sums,
-                                     const char *what);
+template void cuda_columns_add<float>(Device *device, int64_t n, int64_t c, int64_t stride, const float *x,
+                                      float *sums, const char *what);
+template void cuda_columns_add<bf16>(Device *device, int64_t n, int64_t c, int64_t stride, const bf16 *x,
+                                     float *sums, const char *what);

@@ -151,10 +151,10 @@ static __device__ __forceinline__ void take_row(const LogitRow<T> &row, int64_t 
 
 template <typename T, int WARPS>
 static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 32 / WARPS)
-    cross_entropy_kernel(int64_t n, int64_t vocab, T *logits, const int32_t *targets, bool gradient,
-                         float *nll) {
+    cross_entropy_kernel(int64_t n, int64_t vocab, int64_t stride, T *logits, const int32_t *targets,
+                         bool gradient, float *nll) {
   for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
-    T *at = logits + i * vocab;
+    T *at = logits + i * stride;
     const int64_t target = targets[i];
     if (target != IGNORED_TARGET) {
       take_row<T, WARPS>(cut_row(at, vocab), target, gradient, nll + i);
@@ -167,16 +167,16 @@ static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 32 / WARPS)
 }
 
 template <typename T>
-static void cross_entropy(Device *device, int64_t n, int64_t vocab, elem *logits, const int32_t *targets,
-                          bool gradient, float *nll) {
+static void cross_entropy(Device *device, int64_t n, int64_t vocab, int64_t stride, elem *logits,
+                          const int32_t *targets, bool gradient, float *nll) {
   if (n == 0 || !cuda_usable(device)) return;
   const unsigned blocks = cuda_blocks(device, n, 1);
   if (vocab <= SHORT_ROW_COLUMNS) {
-    LAUNCH((cross_entropy_kernel<T, 1>), blocks, WARP_THREADS, 0, cuda_stream(device), n, vocab, (T *)logits,
-           targets, gradient, nll);
+    LAUNCH((cross_entropy_kernel<T, 1>), blocks, WARP_THREADS, 0, cuda_stream(device), n, vocab, stride,
+           (T *)logits, targets, gradient, nll);
   } else {
     LAUNCH((cross_entropy_kernel<T, LONG_ROW_WARPS>), blocks, LONG_ROW_WARPS * WARP_THREADS, 0,
-           cuda_stream(device), n, vocab, (T *)logits, targets, gradient, nll);
+           cuda_stream(device), n, vocab, stride, (T *)logits, targets, gradient, nll);
   }
   cuda_launched(device, "cross_entropy");
 }

@@ -11,6 +11,7 @@
 /* All that the choice depends on. Without holes, so that two are compared as bytes. */
 typedef struct CudaPlanKey {
   int64_t sizes[3];       /* m, n, k */
+  int64_t strides[2];     /* of a, c */
   uint32_t alignments[4]; /* of a, b, c and the bias, in bytes */
   int32_t types[2];       /* cudaDataType_t of a and b, and of c and the bias */
   uint8_t transposed[2];  /* a, b */

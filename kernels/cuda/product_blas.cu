@@ -35,6 +35,8 @@ static CudaPlanKey key_of(const CudaProduct *p, cudaDataType_t input, cudaDataTy
   key.sizes[0] = p->m;
   key.sizes[1] = p->n;
   key.sizes[2] = p->k;
+  key.strides[0] = p->a_stride;
+  key.strides[1] = p->c_stride;
   key.alignments[0] = alignment_of(p->a);
   key.alignments[1] = alignment_of(p->b);
   key.alignments[2] = alignment_of(p->c);
@@ -48,12 +50,10 @@ static CudaPlanKey key_of(const CudaProduct *p, cudaDataType_t input, cudaDataTy
   return key;
 }
 
-/* A matrix of rows, rows x columns as it is stored, read as columns. */
+/* A matrix of `height` rows of `width` elements as it is stored, `stride` apart, read as columns. */
 static cublasStatus_t describe_matrix(cublasLtMatrixLayoutOpaque_t *layout, cudaDataType_t type,
-                                      bool transposed, int64_t rows, int64_t columns) {
-  const int64_t width = transposed ? rows : columns;
-  const int64_t height = transposed ? columns : rows;
-  return cublasLtMatrixLayoutInit(layout, type, (uint64_t)width, (uint64_t)height, width);
+                                      int64_t height, int64_t width, int64_t stride) {
+  return cublasLtMatrixLayoutInit(layout, type, (uint64_t)width, (uint64_t)height, stride);
 }
 
 static cublasStatus_t set_operation(BlasProduct *blas, cublasLtMatmulDescAttributes_t attribute,
@@ -69,9 +69,11 @@ static cublasStatus_t describe(const CudaProduct *p, cudaDataType_t input, cudaD
   TRY_BLAS(cublasLtMatmulDescInit(&blas->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   TRY_BLAS(set_operation(blas, CUBLASLT_MATMUL_DESC_TRANSA, &a_order, sizeof a_order));
   TRY_BLAS(set_operation(blas, CUBLASLT_MATMUL_DESC_TRANSB, &b_order, sizeof b_order));
-  TRY_BLAS(describe_matrix(&blas->a, input, p->b_transposed, p->k, p->n));
-  TRY_BLAS(describe_matrix(&blas->b, input, p->a_transposed, p->m, p->k));
-  TRY_BLAS(describe_matrix(&blas->d, output, false, p->m, p->n));
+  const int64_t b_width = p->b_transposed ? p->k : p->n;
+  TRY_BLAS(describe_matrix(&blas->a, input, p->b_transposed ? p->n : p->k, b_width, b_width));
+  TRY_BLAS(describe_matrix(&blas->b, input, p->a_transposed ? p->k : p->m, p->a_transposed ? p->m : p->k,
+                           p->a_stride));
+  TRY_BLAS(describe_matrix(&blas->d, output, p->m, p->n, p->c_stride));
   if (p->bias == NULL) return CUBLAS_STATUS_SUCCESS;
   const uint32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
   const int32_t bias_type = output;

@@ -13,7 +13,7 @@ template <typename In, typename Out> struct PlainProduct {
   const In *b;
   const Out *bias;
   Out *c;
-  int64_t a_row, a_column, b_row, b_column;
+  int64_t a_row, a_column, b_row, b_column, c_row;
   bool add;
 };
 
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(TILE *TILE) product_kernel(PlainProduct<In, Ou
       __syncthreads();
     }
     if (row >= p.m || column >= p.n) continue;
-    Out *c = p.c + row * p.n + column;
+    Out *c = p.c + row * p.c_row + column;
     if (p.bias != NULL) sum += to_float(p.bias[column]);
     if (p.add) sum += to_float(*c);
     *c = from_float<Out>(sum);
@@ -59,10 +59,11 @@ template <typename In, typename Out> void cuda_product_plain(Device *device, con
   p.b = (const In *)product->b;
   p.bias = (const Out *)product->bias;
   p.c = (Out *)product->c;
-  p.a_row = product->a_transposed ? 1 : product->k;
-  p.a_column = product->a_transposed ? product->m : 1;
+  p.a_row = product->a_transposed ? 1 : product->a_stride;
+  p.a_column = product->a_transposed ? product->a_stride : 1;
   p.b_row = product->b_transposed ? 1 : product->n;
   p.b_column = product->b_transposed ? product->k : 1;
+  p.c_row = product->c_stride;
   p.add = product->add;
   const int64_t tiles = ((p.m + TILE - 1) / TILE) * ((p.n + TILE - 1) / TILE);
   const dim3 block(TILE, TILE);

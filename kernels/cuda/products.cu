@@ -20,38 +20,42 @@ template <typename In, typename Out> static void multiply(Device *device, const 
 }
 
 template <typename T>
-static void linear_forward(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *x,
-                           const elem *w, const elem *bias, elem *y) {
+static void linear_forward(Device *device, int64_t n, int64_t inputs, int64_t outputs, int64_t y_stride,
+                           const elem *x, const elem *w, const elem *bias, elem *y) {
   CudaProduct product = {};
   product.what = "linear_forward";
   product.m = n;
   product.n = outputs;
   product.k = inputs;
   product.a = x;
+  product.a_stride = inputs;
   product.b = w;
   product.b_transposed = true;
   product.bias = bias;
   product.c = y;
+  product.c_stride = y_stride;
   multiply<T, T>(device, &product);
 }
 
 template <typename T>
-static void linear_backward_input(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *dy,
-                                  const elem *w, elem *dx) {
+static void linear_backward_input(Device *device, int64_t n, int64_t inputs, int64_t outputs,
+                                  int64_t y_stride, const elem *dy, const elem *w, elem *dx) {
   CudaProduct product = {};
   product.what = "linear_backward_input";
   product.m = n;
   product.n = inputs;
   product.k = outputs;
   product.a = dy;
+  product.a_stride = y_stride;
   product.b = w;
   product.c = dx;
+  product.c_stride = inputs;
   multiply<T, T>(device, &product);
 }
 
 template <typename T>
-static void linear_backward_weight(Device *device, int64_t n, int64_t inputs, int64_t outputs, const elem *dy,
-                                   const elem *x, float *dw, float *dbias) {
+static void linear_backward_weight(Device *device, int64_t n, int64_t inputs, int64_t outputs,
+                                   int64_t y_stride, const elem *dy, const elem *x, float *dw, float *dbias) {
   if (n == 0) return;
   CudaProduct product = {};
   product.what = "linear_backward_weight";
@@ -59,12 +63,14 @@ static void linear_backward_weight(Device *device, int64_t n, int64_t inputs, in
   product.n = inputs;
   product.k = n;
   product.a = dy;
+  product.a_stride = y_stride;
   product.a_transposed = true;
   product.b = x;
   product.c = dw;
+  product.c_stride = inputs;
   product.add = true;
   multiply<T, float>(device, &product);
-  if (dbias != NULL) cuda_columns_add<T>(device, n, outputs, (const T *)dy, dbias, product.what);
+  if (dbias != NULL) cuda_columns_add<T>(device, n, outputs, y_stride, (const T *)dy, dbias, product.what);
 }
 
 template <typename T> void cuda_products_fill(Ops *ops) {

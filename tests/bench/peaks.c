@@ -43,7 +43,8 @@ double peaks_rate(const PeakSample *sample, bool alone) {
 
 static void call_product(Device *device, void *context) {
   const Peak *peak = context;
-  device->ops.linear_forward(device, peak->size, peak->size, peak->size, peak->x, peak->w, NULL, peak->y);
+  device->ops.linear_forward(device, peak->size, peak->size, peak->size, peak->size, peak->x, peak->w, NULL,
+                             peak->y);
 }
 
 static void call_copy(Device *device, void *context) {

@@ -38,6 +38,11 @@ static const Shape quick_shapes[] = {
     {"GPT-2 head", BF16, 16, 48, 101, false},
 };
 
+/* From row to row of y, as of the model's logits. */
+static int64_t stride_of(const Shape *s) {
+  return (s->outputs + 63) / 64 * 64;
+}
+
 typedef struct Product {
   Shape shape;
   elem *x, *w, *bias, *y; /* (n, inputs), (outputs, inputs), (outputs) or NULL, (n, outputs) */
@@ -47,25 +52,26 @@ typedef struct Product {
 static void forward(Device *device, void *context) {
   const Product *p = context;
   const Shape *s = &p->shape;
-  device->ops.linear_forward(device, s->n, s->inputs, s->outputs, p->x, p->w, p->bias, p->y);
+  device->ops.linear_forward(device, s->n, s->inputs, s->outputs, stride_of(s), p->x, p->w, p->bias, p->y);
 }
 
 static void input_gradient(Device *device, void *context) {
   const Product *p = context;
   const Shape *s = &p->shape;
-  device->ops.linear_backward_input(device, s->n, s->inputs, s->outputs, p->y, p->w, p->x);
+  device->ops.linear_backward_input(device, s->n, s->inputs, s->outputs, stride_of(s), p->y, p->w, p->x);
 }
 
 static void weight_gradient(Device *device, void *context) {
   const Product *p = context;
   const Shape *s = &p->shape;
-  device->ops.linear_backward_weight(device, s->n, s->inputs, s->outputs, p->y, p->x, p->dw, p->dbias);
+  device->ops.linear_backward_weight(device, s->n, s->inputs, s->outputs, stride_of(s), p->y, p->x, p->dw,
+                                     p->dbias);
 }
 
 static void take_memory(Bench *bench, const Shape *shape, ElementType type, Product *p) {
   p->x = bench_elements(bench, type, shape->n * shape->inputs);
   p->w = bench_elements(bench, type, shape->outputs * shape->inputs);
-  p->y = bench_elements(bench, type, shape->n * shape->outputs);
+  p->y = bench_elements(bench, type, shape->n * stride_of(shape));
   p->bias = shape->bias ? bench_elements(bench, type, shape->outputs) : NULL;
   p->dw = bench_floats(bench, type, shape->outputs * shape->inputs);
   p->dbias = shape->bias ? bench_floats(bench, type, shape->outputs) : NULL;

@@ -86,12 +86,12 @@ static void from_floats(Device *d, void *context) {
 
 static void cross_entropy(Device *d, void *context) {
   const Rows *r = context;
-  d->ops.cross_entropy(d, r->n, r->c, r->y, r->targets, false, r->nll);
+  d->ops.cross_entropy(d, r->n, r->c, r->c, r->y, r->targets, false, r->nll);
 }
 
 static void cross_entropy_gradient(Device *d, void *context) {
   const Rows *r = context;
-  d->ops.cross_entropy(d, r->n, r->c, r->y, r->targets, true, r->nll);
+  d->ops.cross_entropy(d, r->n, r->c, r->c, r->y, r->targets, true, r->nll);
 }
 
 static void sum_of_squares(Device *d, void *context) {

@@ -182,6 +182,37 @@ float *ops_from_elements(OpsRun *run, int64_t count, const elem *device) {
   return x;
 }
 
+/* Elements from the first to the last of the rows: none behind it. */
+static int64_t extent(int64_t rows, int64_t width, int64_t stride) {
+  return rows > 0 ? (rows - 1) * stride + width : 0;
+}
+
+elem *ops_to_rows(OpsRun *run, int64_t rows, int64_t width, int64_t stride, const float *x) {
+  const int64_t count = extent(rows, width, stride);
+  if (x == NULL) return ops_unset_elements(run, count);
+  float *apart = ops_bytes(run, (size_t)count * sizeof(float));
+  for (int64_t at = 0; at < count; at++) {
+    const int64_t column = at % stride;
+    apart[at] = column < width ? x[at / stride * width + column] : NAN;
+  }
+  return ops_to_elements(run, count, apart);
+}
+
+float *ops_from_rows(OpsRun *run, int64_t rows, int64_t width, int64_t stride, const elem *device) {
+  const int64_t count = extent(rows, width, stride);
+  const float *apart = ops_from_elements(run, count, device);
+  float *x = ops_bytes(run, (size_t)(rows * width) * sizeof(float));
+  for (int64_t at = 0; at < count; at++) {
+    const int64_t column = at % stride;
+    if (column < width) x[at / stride * width + column] = apart[at];
+    if (column >= width && !isnan(apart[at])) {
+      fail_msg("%s: element %lld between rows of %lld was written to", run->implementation, (long long)column,
+               (long long)width);
+    }
+  }
+  return x;
+}
+
 /* ---------------------------------------------------------------- errors */
 
 void ops_within(const OpsRun *run, const char *what, int64_t size, double error, double bound) {

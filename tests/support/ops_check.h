@@ -75,6 +75,11 @@ elem *ops_to_elements(OpsRun *run, int64_t count, const float *x);
 elem *ops_unset_elements(OpsRun *run, int64_t count);
 float *ops_from_elements(OpsRun *run, int64_t count, const elem *device);
 
+/* The same for rows (rows, width) whose beginnings are `stride` elements apart: with NaN between them, where
+ * ops_from_rows fails the test if anything else is there. NULL for x: unset. */
+elem *ops_to_rows(OpsRun *run, int64_t rows, int64_t width, int64_t stride, const float *x);
+float *ops_from_rows(OpsRun *run, int64_t rows, int64_t width, int64_t stride, const elem *device);
+
 /* ---------------------------------------------------------------- errors */
 
 /* The largest difference over the largest magnitude expected. NaN in `got` gives NaN. */

@@ -294,13 +294,13 @@ static void test_scratch_memory(void **state) {
   float *dbias = take(device, (size_t)TOO_MANY * sizeof *host);
   for (int i = 0; i < OUTPUTS; i++) host[i] = (float)i;
   for (int i = 0; i < ROWS; i++) device_write(device, dy + i * OUTPUTS, host, OUTPUTS * sizeof *host);
-  device->ops.linear_backward_weight(device, ROWS, 1, OUTPUTS, dy, dy, dw, dbias);
+  device->ops.linear_backward_weight(device, ROWS, 1, OUTPUTS, OUTPUTS, dy, dy, dw, dbias);
   device_read(device, host, dbias, OUTPUTS * sizeof *host);
   assert_int_equal(device_check(device, &error), STATUS_OK);
   for (int i = 0; i < OUTPUTS; i++) {
     if (host[i] != (float)(ROWS * i)) fail_msg("the sum of column %d is %g", i, (double)host[i]);
   }
-  device->ops.linear_backward_weight(device, ROWS, 1, TOO_MANY, dy, dy, dw, dbias);
+  device->ops.linear_backward_weight(device, ROWS, 1, TOO_MANY, TOO_MANY, dy, dy, dw, dbias);
   expect_error(device_check(device, &error), &error, STATUS_CONFIG, "linear_backward_weight",
                "17600000 bytes of scratch memory");
   device_free(device, dbias);
@@ -324,7 +324,7 @@ static void test_failure_stays(void **state) {
   device_zero(device, memory, sizeof values);
   device_copy_rows(device, memory, 4, memory + 1, 4, 4, 1);
   device->ops.add_f32(device, 2, memory, memory);
-  device->ops.linear_backward_input(device, 1, 1, 1, memory, memory, memory);
+  device->ops.linear_backward_input(device, 1, 1, 1, 1, memory, memory, memory);
   device->table->queues->sum(device, QUEUE_COMPUTE, 1, (const float *const *)sums, 2, memory);
   values[0] = 7;
   device_write(device, memory, values, sizeof values);
@@ -523,7 +523,7 @@ static void rank_work(Device *device, RankRun *run) {
     float host[3] = {run->number, (float)i, 5};
     device_write(device, memory, host, sizeof host);
     device->ops.add_f32(device, 1, memory + 1, memory);
-    device->ops.linear_forward(device, 1, 1, 1, memory, memory, NULL, memory + 2);
+    device->ops.linear_forward(device, 1, 1, 1, 1, memory, memory, NULL, memory + 2);
     device_read(device, host, memory, sizeof host);
     const float sum = run->number + (float)i;
     if (host[0] != sum || host[2] != sum * sum) run->fault = "wrong numbers";

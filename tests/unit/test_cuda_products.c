@@ -25,6 +25,11 @@ static const Case cases[] = {{1, 1, 1, 0},     {5, 7, 3, 0},     {16, 32, 24, 0}
                              {48, 48, 48, 0}};
 #define CASES (sizeof cases / sizeof cases[0])
 
+/* From row to row of y and its gradient. */
+static int64_t stride_of(const Case *s) {
+  return s->outputs + s->shift;
+}
+
 /* An array of `count` numbers, on the host and shifted on the device. */
 typedef struct Array {
   Device *device;
@@ -78,11 +83,12 @@ static float *fetch(const Array *array) {
   return values;
 }
 
-/* Two matrices to be multiplied: a (m, k) and b (k, n) with the distances between neighbours. */
+/* Two matrices to be multiplied: a (m, k) and b (k, n) with the distances between neighbours, and those of
+ * rows of the product. */
 typedef struct Factors {
   int64_t m, n, k;
   const float *a, *b;
-  int64_t a_row, a_column, b_row, b_column;
+  int64_t a_row, a_column, b_row, b_column, c_row;
 } Factors;
 
 /* Checks c (m, n) = a b + start, where start is a row (bias) or a whole matrix. */
@@ -101,11 +107,11 @@ static void expect_product(const char *what, const Case *at, const Factors *f, c
       }
       /* One rounding to the type, and those of sums in float. */
       const double bound = fabs(sum) * (c->type == ELEMENT_BF16 ? 0x1p-8 : 0x1p-23) + size * 5e-7;
-      const double error = fabs((double)got[i * f->n + j] - sum);
+      const double error = fabs((double)got[i * f->c_row + j] - sum);
       if (!(error <= bound)) {
         fail_msg("%s (%lld, %lld, %lld) shifted by %d: element (%lld, %lld) is %g, not %g", what,
                  (long long)at->n, (long long)at->inputs, (long long)at->outputs, at->shift, (long long)i,
-                 (long long)j, (double)got[i * f->n + j], sum);
+                 (long long)j, (double)got[i * f->c_row + j], sum);
       }
     }
   }
@@ -120,10 +126,11 @@ typedef struct Layer {
 
 static void run(Device *device, const Layer *l, bool bias) {
   const Case *s = l->size;
-  device->ops.linear_forward(device, s->n, s->inputs, s->outputs, l->x.at, l->w.at, bias ? l->bias.at : NULL,
-                             l->y.at);
-  device->ops.linear_backward_input(device, s->n, s->inputs, s->outputs, l->dy.at, l->w.at, l->dx.at);
-  device->ops.linear_backward_weight(device, s->n, s->inputs, s->outputs, l->dy.at, l->x.at,
+  device->ops.linear_forward(device, s->n, s->inputs, s->outputs, stride_of(s), l->x.at, l->w.at,
+                             bias ? l->bias.at : NULL, l->y.at);
+  device->ops.linear_backward_input(device, s->n, s->inputs, s->outputs, stride_of(s), l->dy.at, l->w.at,
+                                    l->dx.at);
+  device->ops.linear_backward_weight(device, s->n, s->inputs, s->outputs, stride_of(s), l->dy.at, l->x.at,
                                      (float *)(void *)l->dw.at, bias ? (float *)(void *)l->dbias.at : NULL);
 }
 
@@ -146,14 +153,15 @@ static void check_layer(const Layer *l, bool bias) {
   const int64_t n = s->n;
   const int64_t inputs = s->inputs;
   const int64_t outputs = s->outputs;
-  const Factors forward = {n, outputs, inputs, l->x.host, l->w.host, inputs, 1, 1, inputs};
+  const int64_t stride = stride_of(s);
+  const Factors forward = {n, outputs, inputs, l->x.host, l->w.host, inputs, 1, 1, inputs, stride};
   expect_product("linear_forward", s, &forward, bias ? l->bias.host : NULL, 0, &l->y);
-  const Factors input = {n, inputs, outputs, l->dy.host, l->w.host, outputs, 1, inputs, 1};
+  const Factors input = {n, inputs, outputs, l->dy.host, l->w.host, stride, 1, inputs, 1, inputs};
   expect_product("linear_backward_input", s, &input, NULL, 0, &l->dx);
-  const Factors weight = {outputs, inputs, n, l->dy.host, l->x.host, 1, outputs, inputs, 1};
+  const Factors weight = {outputs, inputs, n, l->dy.host, l->x.host, 1, stride, inputs, 1, inputs};
   expect_product("linear_backward_weight", s, &weight, l->dw.host, inputs, &l->dw);
   const float one = 1;
-  const Factors columns = {1, outputs, bias ? n : 0, &one, l->dy.host, 0, 0, outputs, 1};
+  const Factors columns = {1, outputs, bias ? n : 0, &one, l->dy.host, 0, 0, stride, 1, outputs};
   expect_product("gradient of the bias", s, &columns, l->dbias.host, 0, &l->dbias);
 }
 
@@ -163,8 +171,8 @@ static void check_case(Device *device, ElementType type, const Case *s, bool bia
              .x = make_array(device, type, s->n * s->inputs, shift, 1),
              .w = make_array(device, type, s->outputs * s->inputs, shift, 2),
              .bias = make_array(device, type, s->outputs, shift, 3),
-             .dy = make_array(device, type, s->n * s->outputs, shift, 4),
-             .y = make_array(device, type, s->n * s->outputs, shift, 5),
+             .dy = make_array(device, type, s->n * stride_of(s), shift, 4),
+             .y = make_array(device, type, s->n * stride_of(s), shift, 5),
              .dx = make_array(device, type, s->n * s->inputs, shift, 6),
              .dw = make_array(device, ELEMENT_F32, s->outputs * s->inputs, shift, 7),
              .dbias = make_array(device, ELEMENT_F32, s->outputs, shift, 8)};

@@ -89,7 +89,7 @@ static int force_products(const char *first, const char *second) {
   if (strstr(strstr(device->summary, "oneDNN"), used) == NULL) return 4;
   const float one = 1;
   float product = 0;
-  device->ops.linear_forward(device, 1, 1, 1, &one, &one, NULL, &product);
+  device->ops.linear_forward(device, 1, 1, 1, 1, &one, &one, NULL, &product);
   if (product != 1) return 5;
   device_destroy(device);
   return 0;

@@ -124,7 +124,7 @@ static void add(Device *d, Buffers *b) {
   d->ops.add(d, ELEMENTS, b->at[0], b->at[1]);
 }
 static void cross_entropy(Device *d, Buffers *b) {
-  d->ops.cross_entropy(d, ROWS, WIDTH, b->at[0], b->tokens, true, b->statistics);
+  d->ops.cross_entropy(d, ROWS, WIDTH, WIDTH, b->at[0], b->tokens, true, b->statistics);
 }
 static void sum_of_squares(Device *d, Buffers *b) {
   double sum = 0;
@@ -215,11 +215,11 @@ static void check_products(int threads) {
   float *x = attention_memory((size_t)(width * width) * sizeof *x);
   float *y = attention_memory((size_t)(width * width) * sizeof *y);
   float *w = attention_memory((size_t)(width * width) * sizeof *w);
-  device->ops.linear_forward(device, n, width, width, x, w, NULL, y);
+  device->ops.linear_forward(device, n, width, width, width, x, w, NULL, y);
   check_calls("linear_forward", name, &watch, work, threads);
-  device->ops.linear_backward_input(device, n, width, width, y, w, x);
+  device->ops.linear_backward_input(device, n, width, width, width, y, w, x);
   check_calls("linear_backward_input", name, &watch, work, threads);
-  device->ops.linear_backward_weight(device, n, width, width, y, x, w, NULL);
+  device->ops.linear_backward_weight(device, n, width, width, width, y, x, w, NULL);
   check_calls("linear_backward_weight", name, &watch, work, threads);
   assert_int_equal(device_check(device, &(Error){0}), STATUS_OK);
   free(x);

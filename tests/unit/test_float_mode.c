@@ -134,13 +134,13 @@ static void check_operations(Device *device) {
   float y[COUNT];
   fill(x, small);
   for (int i = 0; i < COUNT * COUNT; i++) w[i] = 0x1p20F;
-  ops->linear_forward(device, 1, COUNT, COUNT, x, w, NULL, y);
+  ops->linear_forward(device, 1, COUNT, COUNT, COUNT, x, w, NULL, y);
   check_zeros(device, "linear_forward, operands", y);
-  ops->linear_backward_input(device, 1, COUNT, COUNT, x, w, y);
+  ops->linear_backward_input(device, 1, COUNT, COUNT, COUNT, x, w, y);
   check_zeros(device, "linear_backward_input, operands", y);
   fill(x, 0x1p-100F);
   for (int i = 0; i < COUNT * COUNT; i++) w[i] = i % (COUNT + 1) == 0 ? 0x1p-40F : 0.0F;
-  ops->linear_forward(device, 1, COUNT, COUNT, x, w, NULL, y);
+  ops->linear_forward(device, 1, COUNT, COUNT, COUNT, x, w, NULL, y);
   check_zeros(device, "linear_forward, results", y);
   fill(x, small);
   fill(y, 0.0F);

@@ -11,6 +11,11 @@ typedef struct Sizes {
   int64_t n, inputs, outputs;
 } Sizes;
 
+/* From row to row of y and its gradient: often with something in between. */
+static int64_t stride_of(const Sizes *s) {
+  return s->outputs + s->outputs % 3;
+}
+
 /* Odd sizes, single rows and columns, shapes whose inner size is long, and those of the models. */
 static const Sizes sizes[] = {
     {1, 1, 1},       {1, 7, 17},      {7, 1, 33},      {17, 33, 7},      {33, 100, 257}, {100, 257, 33},
@@ -33,11 +38,11 @@ static void check_forward(OpsRun *run, const Sizes *s, bool with_bias) {
   const float *x = ops_random_elements(run, s->n * s->inputs, 1);
   const float *w = ops_random_elements(run, s->outputs * s->inputs, 1);
   const float *bias = with_bias ? ops_random_elements(run, s->outputs, 1) : NULL;
-  elem *y_device = ops_unset_elements(run, s->n * s->outputs);
+  elem *y_device = ops_to_rows(run, s->n, s->outputs, stride_of(s), NULL);
   run->ops->linear_forward(
-      run->device, s->n, s->inputs, s->outputs, ops_to_elements(run, s->n * s->inputs, x),
+      run->device, s->n, s->inputs, s->outputs, stride_of(s), ops_to_elements(run, s->n * s->inputs, x),
       ops_to_elements(run, s->outputs * s->inputs, w), ops_to_elements(run, s->outputs, bias), y_device);
-  const float *y = ops_from_elements(run, s->n * s->outputs, y_device);
+  const float *y = ops_from_rows(run, s->n, s->outputs, stride_of(s), y_device);
   if (run->repeated) return;
   const RefLinear layer = layer64(run, s, w, bias, w, NULL);
   const RefMatrix expected = ops_matrix(ops_zeros64(run, s->n * s->outputs), s->n, s->outputs);
@@ -59,13 +64,13 @@ static void check_backward(OpsRun *run, const Sizes *s, bool with_bias) {
   const float *dy = ops_random_elements(run, s->n * s->outputs, 1);
   const float *dw_start = ops_random(run, w_count, 1);
   const float *dbias_start = with_bias ? ops_random(run, s->outputs, 1) : NULL;
-  const elem *dy_device = ops_to_elements(run, s->n * s->outputs, dy);
+  const elem *dy_device = ops_to_rows(run, s->n, s->outputs, stride_of(s), dy);
   elem *dx_device = ops_unset_elements(run, x_count);
   float *dw_device = ops_to_floats(run, w_count, dw_start);
   float *dbias_device = ops_to_floats(run, s->outputs, dbias_start);
-  run->ops->linear_backward_input(run->device, s->n, s->inputs, s->outputs, dy_device,
+  run->ops->linear_backward_input(run->device, s->n, s->inputs, s->outputs, stride_of(s), dy_device,
                                   ops_to_elements(run, w_count, w), dx_device);
-  run->ops->linear_backward_weight(run->device, s->n, s->inputs, s->outputs, dy_device,
+  run->ops->linear_backward_weight(run->device, s->n, s->inputs, s->outputs, stride_of(s), dy_device,
                                    ops_to_elements(run, x_count, x), dw_device, dbias_device);
   const float *dx = ops_from_elements(run, x_count, dx_device);
   const float *dw = ops_from_floats(run, w_count, dw_device);
@@ -121,8 +126,9 @@ static void check_differences(OpsRun *run) {
   elem *dx = ops_unset_elements(run, 35);
   float *dw = ops_to_floats(run, 21, ops_zeros(run, 21));
   float *dbias = ops_to_floats(run, 3, ops_zeros(run, 3));
-  run->ops->linear_backward_input(run->device, 5, 7, 3, dy_device, ops_to_elements(run, 21, w), dx);
-  run->ops->linear_backward_weight(run->device, 5, 7, 3, dy_device, ops_to_elements(run, 35, x), dw, dbias);
+  run->ops->linear_backward_input(run->device, 5, 7, 3, 3, dy_device, ops_to_elements(run, 21, w), dx);
+  run->ops->linear_backward_weight(run->device, 5, 7, 3, 3, dy_device, ops_to_elements(run, 35, x), dw,
+                                   dbias);
   ops_within(run, "differences of linear, dx", 35,
              ops_relative_error(run, 35, ops_from_elements(run, 35, dx), dx64), 2e-7);
   ops_within(run, "differences of linear, dw", 21, relative_error(21, ops_from_floats(run, 21, dw), dw64),
@@ -139,12 +145,12 @@ static void check_nothing_to_sum(OpsRun *run) {
   const elem *bias_device = ops_to_elements(run, 2, bias);
   const elem *nothing = ops_unset_elements(run, 0);
   elem *y = ops_unset_elements(run, 4);
-  run->ops->linear_forward(run->device, 2, 0, 2, nothing, nothing, bias_device, y);
+  run->ops->linear_forward(run->device, 2, 0, 2, 2, nothing, nothing, bias_device, y);
   assert_memory_equal(ops_from_elements(run, 4, y), rows_of_bias, sizeof rows_of_bias);
-  run->ops->linear_forward(run->device, 2, 0, 2, nothing, nothing, NULL, y);
+  run->ops->linear_forward(run->device, 2, 0, 2, 2, nothing, nothing, NULL, y);
   assert_memory_equal(ops_from_elements(run, 4, y), zeros, sizeof zeros);
   elem *dx = ops_unset_elements(run, 4);
-  run->ops->linear_backward_input(run->device, 2, 2, 0, nothing, nothing, dx);
+  run->ops->linear_backward_input(run->device, 2, 2, 0, 0, nothing, nothing, dx);
   assert_memory_equal(ops_from_elements(run, 4, dx), zeros, sizeof zeros);
 }
 
@@ -158,12 +164,12 @@ static void check_nothing_to_give(OpsRun *run) {
   elem *out = ops_to_elements(run, 2, dbias_start);
   float *dw = ops_to_floats(run, 4, dw_start);
   float *dbias = ops_to_floats(run, 2, dbias_start);
-  run->ops->linear_backward_weight(run->device, 0, 2, 2, nothing, nothing, dw, dbias);
-  run->ops->linear_forward(run->device, 0, 2, 2, nothing, w, bias, out);
-  run->ops->linear_forward(run->device, 2, 2, 0, w, nothing, nothing, out);
-  run->ops->linear_backward_input(run->device, 0, 2, 2, nothing, w, out);
-  run->ops->linear_backward_input(run->device, 2, 0, 2, w, nothing, out);
-  run->ops->linear_backward_weight(run->device, 2, 0, 2, w, nothing, dw, NULL);
+  run->ops->linear_backward_weight(run->device, 0, 2, 2, 2, nothing, nothing, dw, dbias);
+  run->ops->linear_forward(run->device, 0, 2, 2, 2, nothing, w, bias, out);
+  run->ops->linear_forward(run->device, 2, 2, 0, 0, w, nothing, nothing, out);
+  run->ops->linear_backward_input(run->device, 0, 2, 2, 2, nothing, w, out);
+  run->ops->linear_backward_input(run->device, 2, 0, 2, 2, w, nothing, out);
+  run->ops->linear_backward_weight(run->device, 2, 0, 2, 2, w, nothing, dw, NULL);
   assert_memory_equal(ops_from_floats(run, 4, dw), dw_start, sizeof dw_start);
   assert_memory_equal(ops_from_floats(run, 2, dbias), dbias_start, sizeof dbias_start);
   assert_memory_equal(ops_from_elements(run, 2, out), dbias_start, sizeof dbias_start);
@@ -187,7 +193,7 @@ static void check_many_sizes(OpsRun *run) {
   for (int64_t i = 0; i < MANY_SIZES + SIZES_AGAIN; i++) {
     const int64_t n = i % MANY_SIZES + 1;
     elem *y_device = ops_unset_elements(run, n);
-    run->ops->linear_forward(run->device, n, inputs, 1, x, w, NULL, y_device);
+    run->ops->linear_forward(run->device, n, inputs, 1, 1, x, w, NULL, y_device);
     const float *y = ops_from_elements(run, n, y_device);
     for (int64_t k = 0; k < n; k++) assert_true(y[k] == (float)inputs);
   }

@@ -51,12 +51,14 @@ typedef struct Losses {
 } Losses;
 
 static Losses run_loss(OpsRun *run, const Logits *logits, bool gradient) {
-  const int64_t count = logits->n * logits->vocab;
-  elem *at = ops_to_elements(run, count, logits->at);
-  const int32_t *targets = ops_to_device(run, (size_t)logits->n * sizeof(int32_t), logits->targets);
-  float *nll = ops_unset_floats(run, logits->n);
-  run->ops->cross_entropy(run->device, logits->n, logits->vocab, at, targets, gradient, nll);
-  return (Losses){.logits = ops_from_elements(run, count, at), .nll = ops_from_floats(run, logits->n, nll)};
+  const int64_t n = logits->n;
+  const int64_t vocab = logits->vocab;
+  const int64_t stride = vocab + vocab % 3;
+  elem *at = ops_to_rows(run, n, vocab, stride, logits->at);
+  const int32_t *targets = ops_to_device(run, (size_t)n * sizeof(int32_t), logits->targets);
+  float *nll = ops_unset_floats(run, n);
+  run->ops->cross_entropy(run->device, n, vocab, stride, at, targets, gradient, nll);
+  return (Losses){.logits = ops_from_rows(run, n, vocab, stride, at), .nll = ops_from_floats(run, n, nll)};
 }
 
 /* Loss and gradient against the equations, and that the loss is the same without its gradient, which leaves
