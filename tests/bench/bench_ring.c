@@ -1,4 +1,5 @@
-/* How much of a ring's traffic hides behind the attention that is computed meanwhile.
+/* How much of a ring's traffic hides behind the attention that is computed meanwhile, and how fast all ranks
+ * together are: what a ring costs shows beside a ring of one with as many threads.
  *
  *   bench_ring [options]                  ranks as threads of this process
  *   mpirun -n N bench_ring [options]      ranks as processes
@@ -43,20 +44,25 @@ typedef struct Summary {
 /* The bound is c hop / block: with bytes and operations put in, 4 F / (g B) forward and 3.2 F / (g B)
  * backward for g query heads to a key head. */
 static Summary summarize(const RingResult *result, const RingPass *pass, bool backward) {
+  if (pass->transfers <= 0.0) return (Summary){0}; /* a ring of one */
   const size_t bytes = result->message[0] + (backward ? result->message[1] : 0);
   return (Summary){.bandwidth = (double)bytes / pass->hop,
                    .bound = (double)result->local * pass->hop / pass->block,
                    .hidden = 1.0 - pass->exposed / pass->transfers};
 }
 
-static void print_pass(int64_t local, const char *name, const RingPass *pass, const Summary *summary) {
-  printf("%-8s  F %.1f GFLOP/s, B %.1f MB/s: a hop of %.2f ms hides from %.0f tokens a rank on; here %" PRId64
-         " (%s)\n",
-         name, 1e-9 * pass->flops, 1e-6 * summary->bandwidth, 1e3 * pass->hop, summary->bound, local,
+/* `work` is that of all ranks, in floating-point operations. */
+static void print_pass(int64_t local, const char *name, const RingPass *pass, const Summary *summary,
+                       double work) {
+  printf("%-8s  %.1f ms a pass, %.1f GFLOP/s in all ranks\n", name, 1e3 * pass->wall,
+         1e-9 * work / pass->wall);
+  if (pass->transfers <= 0.0) return;
+  printf("          F %.1f GFLOP/s, B %.1f MB/s: a hop of %.2f ms hides from %.0f tokens a rank on; here "
+         "%" PRId64 " (%s)\n",
+         1e-9 * pass->flops, 1e-6 * summary->bandwidth, 1e3 * pass->hop, summary->bound, local,
          (double)local >= summary->bound ? "beyond" : "below");
-  printf("          %.1f ms a pass; exposed %.2f of %.2f ms: %.1f %% hidden; skew %.2f ms\n",
-         1e3 * pass->wall, 1e3 * pass->exposed, 1e3 * pass->transfers, 100.0 * summary->hidden,
-         1e3 * pass->skew);
+  printf("          exposed %.2f of %.2f ms: %.1f %% hidden; skew %.2f ms\n", 1e3 * pass->exposed,
+         1e3 * pass->transfers, 100.0 * summary->hidden, 1e3 * pass->skew);
 }
 
 static json_t *pass_as_json(const RingPass *pass, const Summary *summary) {
@@ -88,8 +94,10 @@ static Status report(const Rank *rank, const Options *options, const RingResult 
          ", %s; worst rank, median of %" PRId64 "\n",
          rank->ring->size, rank->world->table->name, task->tokens, task->dims.heads, task->dims.kv_heads,
          task->dims.head_dim, rank->device->summary, task->repetitions);
-  print_pass(result->local, "forward", &result->forward, &summary[0]);
-  print_pass(result->local, "backward", &result->backward, &summary[1]);
+  const double work = 2.0 * (double)task->tokens * (double)task->tokens *
+                      (double)(task->dims.heads * task->dims.head_dim); /* causal, forward */
+  print_pass(result->local, "forward", &result->forward, &summary[0], work);
+  print_pass(result->local, "backward", &result->backward, &summary[1], 2.5 * work);
   return options->json == NULL ? STATUS_OK : write_json(rank, options, result, summary, error);
 }
 
@@ -159,7 +167,6 @@ static Status complete(Options *options, const Comm *processes, Error *error) {
   if (options->ranks == 0) options->ranks = processes != NULL && processes->size > 1 ? processes->size : 2;
   if (dims->kv_heads == 0) dims->kv_heads = dims->heads;
   dims->scale = 1.0F / sqrtf((float)dims->head_dim);
-  if (options->ranks < 2) return fail(error, STATUS_USAGE, "a ring of one sends nothing: -r 2 at least");
   if (options->task.tokens % (2 * options->ranks) != 0) {
     return fail(error, STATUS_USAGE, "-t %" PRId64 " is no multiple of 2 x %" PRId64 " ranks",
                 options->task.tokens, options->ranks);

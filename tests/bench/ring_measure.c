@@ -232,9 +232,11 @@ static Status measure(Bench *bench, RingResult *result, Error *error) {
   TRY_GOTO(prepare(bench, error), done);
   result->local = bench->local;
   memcpy(result->message, bench->message, sizeof result->message);
-  TRY_GOTO(measure_blocks(bench, result, error), done);
-  TRY_GOTO(measure_transfer(bench, COMM_KEYS_VALUES, &alone[0], error), done);
-  TRY_GOTO(measure_transfer(bench, COMM_KEY_VALUE_GRADIENTS, &alone[1], error), done);
+  if (bench->rank->ring->size > 1) {
+    TRY_GOTO(measure_blocks(bench, result, error), done);
+    TRY_GOTO(measure_transfer(bench, COMM_KEYS_VALUES, &alone[0], error), done);
+    TRY_GOTO(measure_transfer(bench, COMM_KEY_VALUE_GRADIENTS, &alone[1], error), done);
+  }
   TRY_GOTO(
       ring_attention_create(bench->rank->device, bench->rank->ring, &bench->task->dims, &attention, error),
       done);

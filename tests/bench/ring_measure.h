@@ -17,8 +17,8 @@ typedef struct RingTask {
   int64_t repetitions; /* at most RING_MOST_REPETITIONS */
 } RingTask;
 
-/* One pass, forward or backward. Each number is the largest over all ranks, and the median over the
- * repetitions. Times are seconds. */
+/* One pass, forward or backward; of a ring of one only `wall`, the others are 0. Each number is the largest
+ * over all ranks, and the median over the repetitions. Times are seconds. */
 typedef struct RingPass {
   double flops;     /* F, FLOP/s of a rank's block with nothing under way */
   double block;     /* what one hop computes takes that long */
