@@ -25,10 +25,10 @@ static void count_call(void *context) {
   if (!pthread_equal(pthread_self(), watch->owner)) atomic_fetch_add(&watch->strangers, 1);
 }
 
-static Device *watched_device(int threads, Watch *watch) {
+static Device *watched_device(int threads, ElementType elements, Watch *watch) {
   Device *device = NULL;
   Error error = {0};
-  expect_ok(cpu_device_create(threads, ELEMENT_F32, &device, &error), &error);
+  expect_ok(cpu_device_create(threads, elements, &device, &error), &error);
   watch->owner = pthread_self();
   device->poll = count_call;
   device->poll_context = watch;
@@ -171,9 +171,9 @@ static const struct {
 #define OPERATIONS (sizeof operations / sizeof operations[0])
 
 /* Threads share these loops evenly, so that each must call its part of the times. */
-static void check_operations(int threads) {
+static void check_operations(int threads, ElementType elements) {
   Watch watch = {.calls = 0};
-  Device *device = watched_device(threads, &watch);
+  Device *device = watched_device(threads, elements, &watch);
   Buffers buffers = make_buffers();
   for (size_t i = 0; i < OPERATIONS; i++) {
     operations[i].run(device, &buffers);
@@ -204,9 +204,9 @@ static void check_calls(const char *what, const char *implementation, Watch *wat
            (long long)multiplications);
 }
 
-static void check_products(int threads) {
+static void check_products(int threads, ElementType elements) {
   Watch watch = {.calls = 0};
-  Device *device = watched_device(threads, &watch);
+  Device *device = watched_device(threads, elements, &watch);
   const char *name = strstr(device->summary, "oneDNN") != NULL ? "oneDNN" : "reference";
   /* Blocks beyond those that threads need anyway, and few rows of many sums. */
   const int64_t n = strcmp(name, "oneDNN") == 0 ? 2048 : 16;
@@ -229,9 +229,10 @@ static void check_products(int threads) {
 }
 
 /* One block of queries behind all its keys. */
-static void check_attention_block(int threads, int64_t queries, int64_t keys, int64_t heads, int64_t d) {
+static void check_attention_block(int threads, ElementType elements, int64_t queries, int64_t keys,
+                                  int64_t heads, int64_t d) {
   Watch watch = {.calls = 0};
-  Device *device = watched_device(threads, &watch);
+  Device *device = watched_device(threads, elements, &watch);
   const AttentionOps *ops = &device->ops.attention;
   const AttentionDims dims = {.heads = heads, .kv_heads = heads, .head_dim = d, .scale = 0.1F};
   const int64_t work = queries * keys * heads * d;
@@ -263,16 +264,16 @@ static void check_attention_block(int threads, int64_t queries, int64_t keys, in
 
 /* ---------------------------------------------------------------- all of them */
 
-static void check_implementation(int threads) {
+static void check_implementation(int threads, ElementType elements) {
   Device *device = NULL;
   Error error = {0};
-  check_operations(threads);
-  check_products(threads);
-  expect_ok(cpu_device_create(1, ELEMENT_F32, &device, &error), &error);
+  check_operations(threads, elements);
+  check_products(threads, elements);
+  expect_ok(cpu_device_create(1, elements, &device, &error), &error);
   const bool fast = strncmp(device->ops.attention.name, "avx", 3) == 0;
   device_destroy(device);
-  check_attention_block(threads, 256, fast ? 8192 : 1024, 1, 128); /* one task of a thread */
-  check_attention_block(threads, fast ? 2048 : 128, fast ? 2048 : 128, 3, 64);
+  check_attention_block(threads, elements, 256, fast ? 8192 : 1024, 1, 128); /* one task of a thread */
+  check_attention_block(threads, elements, fast ? 2048 : 128, fast ? 2048 : 128, 3, 64);
 }
 
 static void check_all(int threads) {
@@ -283,7 +284,9 @@ static void check_all(int threads) {
     assert_int_equal(names[i] != NULL ? setenv("RINGGPT_ISA", names[i], 1) : unsetenv("RINGGPT_ISA"), 0);
     const bool present = cpu_device_create(1, ELEMENT_F32, &device, &error) == STATUS_OK;
     device_destroy(device);
-    if (present) check_implementation(threads);
+    for (int type = ELEMENT_F32; type <= ELEMENT_BF16 && present; type++) {
+      check_implementation(threads, (ElementType)type);
+    }
   }
   assert_int_equal(unsetenv("RINGGPT_ISA"), 0);
 }
@@ -307,7 +310,7 @@ static void test_other_threads_and_no_hook(void **state) {
   (void)state;
   Watch watch = {.calls = 0};
   pthread_t thread;
-  Device *device = watched_device(1, &watch);
+  Device *device = watched_device(1, ELEMENT_F32, &watch);
   assert_int_equal(pthread_create(&thread, NULL, poll_from_outside, device), 0);
   assert_int_equal(pthread_join(thread, NULL), 0);
   assert_int_equal(take_calls(&watch), 0);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu_device.h"
+#include "tests/support/elements.h"
 #include "tests/support/expect.h"
 #include "tests/support/unit.h"
 
@@ -112,63 +113,75 @@ static void test_text_is_the_same(void **state) {
 
 enum { COUNT = 48 };
 
-static void check_zeros(const Device *device, const char *what, const float *x) {
-  const float zeros[COUNT] = {0};
-  for (int i = 0; i < COUNT; i++) {
-    if (memcmp(&x[i], &zeros[i], sizeof x[i]) != 0) {
-      fail_msg("%s of %s: element %d is %a", what, device->summary, i, (double)x[i]);
-    }
-  }
+/* Of floats and of bf16, which have the same exponents. */
+#define SUBNORMAL 0x1p-130F
+
+/* Positive zeros, of elements or of floats. */
+static void check_zeros(const Device *device, const char *what, const void *x, size_t element_bytes) {
+  const unsigned char zeros[COUNT * sizeof(float)] = {0};
+  if (memcmp(x, zeros, COUNT * element_bytes) != 0) fail_msg("%s of %s: not all 0", what, device->summary);
 }
 
-static void fill(float *x, float value) {
-  for (int i = 0; i < COUNT; i++) x[i] = value;
+/* x (count) in elements: `value`, or with `diagonal` a matrix with it there and zeros elsewhere. */
+static void fill(ElementType elements, int count, bool diagonal, float value, void *x) {
+  float values[COUNT * COUNT];
+  for (int i = 0; i < count; i++) values[i] = !diagonal || i % (COUNT + 1) == 0 ? value : 0.0F;
+  elements_pack(elements, count, values, x);
 }
 
-/* Operands and results that are subnormal, of an operation of each kind. */
-static void check_operations(Device *device) {
+/* Operands that are subnormal, as floats and as bf16, and results. */
+static void check_elements(Device *device, ElementType elements) {
   const Ops *ops = &device->ops;
-  const float small = 0x1p-140F;
+  const size_t bytes = ops->elem_size;
   float x[COUNT];
   float w[COUNT * COUNT];
   float y[COUNT];
-  fill(x, small);
-  for (int i = 0; i < COUNT * COUNT; i++) w[i] = 0x1p20F;
+  fill(elements, COUNT, false, SUBNORMAL, x);
+  fill(elements, COUNT * COUNT, false, 0x1p20F, w);
   ops->linear_forward(device, 1, COUNT, COUNT, COUNT, x, w, NULL, y);
-  check_zeros(device, "linear_forward, operands", y);
+  check_zeros(device, "linear_forward, operands", y, bytes);
   ops->linear_backward_input(device, 1, COUNT, COUNT, COUNT, x, w, y);
-  check_zeros(device, "linear_backward_input, operands", y);
-  fill(x, 0x1p-100F);
-  for (int i = 0; i < COUNT * COUNT; i++) w[i] = i % (COUNT + 1) == 0 ? 0x1p-40F : 0.0F;
+  check_zeros(device, "linear_backward_input, operands", y, bytes);
+  fill(elements, COUNT, false, 0x1p-100F, x);
+  fill(elements, COUNT * COUNT, true, 0x1p-40F, w);
   ops->linear_forward(device, 1, COUNT, COUNT, COUNT, x, w, NULL, y);
-  check_zeros(device, "linear_forward, results", y);
-  fill(x, small);
-  fill(y, 0.0F);
+  check_zeros(device, "linear_forward, results", y, bytes);
+  fill(elements, COUNT, false, SUBNORMAL, x);
+  fill(elements, COUNT, false, 0.0F, y);
   ops->add(device, COUNT, x, y);
-  check_zeros(device, "add", y);
+  check_zeros(device, "add", y, bytes);
   ops->gelu_forward(device, COUNT, x, y);
-  check_zeros(device, "gelu_forward", y);
+  check_zeros(device, "gelu_forward", y, bytes);
+}
+
+/* What is of floats in every table. */
+static void check_floats(Device *device) {
+  float x[COUNT];
+  float y[COUNT] = {0};
   float m[COUNT] = {0};
   float v[COUNT] = {0};
+  double sum = 0;
   const AdamwStep step = {
       .learning_rate = 1, .beta1 = 0.9F, .beta2 = 0.95F, .eps = 1, .gradient_scale = 1, .step = 1};
-  fill(y, 0.0F);
-  ops->adamw(device, &step, COUNT, x, y, m, v);
-  check_zeros(device, "adamw, moment", m);
-  double sum = 0;
-  ops->sum_of_squares(device, COUNT, x, &sum);
+  fill(ELEMENT_F32, COUNT, false, SUBNORMAL, x);
+  device->ops.adamw(device, &step, COUNT, x, y, m, v);
+  check_zeros(device, "adamw, moment", m, sizeof m[0]);
+  device->ops.sum_of_squares(device, COUNT, x, &sum);
   assert_true(sum == 0.0);
 }
 
 static void test_all_implementations_alike(void **state) {
   (void)state;
   static const char *const names[] = {"reference", "avx2", "avx512", NULL};
-  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+  for (size_t i = 0; i < 2 * sizeof names / sizeof names[0]; i++) {
+    const char *name = names[i / 2];
+    const ElementType elements = i % 2 == 0 ? ELEMENT_F32 : ELEMENT_BF16;
     Device *device = NULL;
     Error error = {0};
-    assert_int_equal(names[i] != NULL ? setenv("RINGGPT_ISA", names[i], 1) : unsetenv("RINGGPT_ISA"), 0);
-    if (cpu_device_create(THREADS, ELEMENT_F32, &device, &error) != STATUS_OK) continue;
-    check_operations(device);
+    assert_int_equal(name != NULL ? setenv("RINGGPT_ISA", name, 1) : unsetenv("RINGGPT_ISA"), 0);
+    if (cpu_device_create(THREADS, elements, &device, &error) != STATUS_OK) continue;
+    check_elements(device, elements);
+    check_floats(device);
     device_destroy(device);
   }
   assert_int_equal(unsetenv("RINGGPT_ISA"), 0);
