@@ -138,9 +138,15 @@ static Status open_cpu(Bench *bench, int units, Error *error) {
 
 /* ---------------------------------------------------------------- all of them */
 
-static PeakSample measure_file(Bench *bench) {
-  const double rate = bench->file.work / bench->file.repetition(bench, bench->file.context);
-  return (PeakSample){.rate = rate, .alone = rate, .pair = bench->threads, .of_clock = 1};
+/* Of what no device limits: whether the machine is the benchmark's own shows in the arithmetic of its CPU all
+ * the same. Not where other processes take part: they would have to agree on when to measure again. */
+static PeakSample measure_other(Bench *bench, Limit limit) {
+  PeakSample sample = {.pair = bench->threads, .of_clock = 1};
+  if (!bench->cuda && bench->processes == NULL) sample = measure_arithmetic(bench, LIMIT_F32);
+  sample.rate =
+      limit == LIMIT_NONE ? 1 : bench->file.work / bench->file.repetition(bench, bench->file.context);
+  sample.alone = sample.rate;
+  return sample;
 }
 
 Status peaks_open(Bench *bench, int units, Error *error) {
@@ -176,8 +182,7 @@ void peaks_close(Bench *bench) {
 }
 
 PeakSample peaks_measure(Bench *bench, Limit limit) {
-  if (limit == LIMIT_NONE) return (PeakSample){.rate = 1, .alone = 1, .pair = bench->threads, .of_clock = 1};
-  if (limit == LIMIT_FILE) return measure_file(bench);
+  if ((int)limit >= DEVICE_LIMITS) return measure_other(bench, limit);
   return bench->cuda ? measure_cuda(bench, limit) : measure_cpu(bench, limit);
 }
 

@@ -22,8 +22,8 @@ typedef struct PeakSample {
 Status peaks_open(Bench *bench, int units, Error *error);
 void peaks_close(Bench *bench);
 
-/* Measures one. Without a limit, and where the case is no arithmetic of the CPU, nothing is
- * disturbed. */
+/* Measures one. Where nothing can tell whether the machine is the benchmark's own, as on a CUDA device and
+ * beside other processes, nothing is disturbed. */
 PeakSample peaks_measure(Bench *bench, Limit limit);
 
 /* measure.c: the same, measured again while something else uses the cores, as long as there are retries. */

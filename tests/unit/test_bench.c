@@ -88,7 +88,7 @@ static void test_low_peak_is_invalid(void **state) {
   char *rest = NULL;
   int lines = 0;
   const char *json = temp_dir_path(&directory, "low.json");
-  (void)snprintf(arguments, sizeof arguments, "-q -p peak -p products -s 3 -u 9 -j '%s'", json);
+  (void)snprintf(arguments, sizeof arguments, "-q -p peak -p products -p files -s 3 -u 9 -j '%s'", json);
   assert_int_equal(run(arguments, &out), STATUS_OK);
   char *text = temp_file_read_text(json);
   for (char *at = strtok_r(text, "\n", &rest); at != NULL; at = strtok_r(NULL, "\n", &rest)) {
