@@ -246,7 +246,7 @@ static void finish(Bench *bench, const Case *c, Results *results) {
 void bench_repeat(Bench *bench, const Case *c, Repetition *repetition, void *context) {
   Results results = {.calls = 1};
   if (bench->error.status == STATUS_OK && !fits(bench, c)) return;
-  if (bench->error.status == STATUS_OK && !c->slow) (void)repetition(bench, context);
+  if (bench->error.status == STATUS_OK) (void)repetition(bench, context);
   take_samples(bench, c, repetition, context, &results);
   finish(bench, c, &results);
 }

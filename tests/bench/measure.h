@@ -78,7 +78,6 @@ typedef struct Case {
   Limit limit;
   double work;   /* of one repetition: floating-point operations, or bytes read and written */
   double tokens; /* of one repetition, where they are of interest; else 0 */
-  bool slow;     /* a repetition takes minutes: none is made to warm up */
 } Case;
 
 /* What the samples of a case said. */
@@ -102,7 +101,7 @@ bool bench_begin(Bench *bench, Case *c, ElementType type, Limit limit, const cha
  * where memory for it failed. */
 void bench_measure(Bench *bench, const Case *c, Call *call, void *context);
 
-/* The same for what is no call of a device; one repetition warms up, unless the case is slow. */
+/* The same for what is no call of a device; one repetition warms up. */
 void bench_repeat(Bench *bench, const Case *c, Repetition *repetition, void *context);
 
 /* Prints the line of a case whose samples were taken elsewhere, and writes it as JSON. Sorts the results. */

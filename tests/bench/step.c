@@ -169,7 +169,6 @@ static void measure(Bench *bench, const Workload *model, ElementType type) {
   if (create(bench, model, type, &training, &bench->error) == STATUS_OK) {
     c.work = step_work(&training.config);
     c.tokens = (double)training.config.train.sequence_length;
-    c.slow = model->slow && !bench->quick && !bench->cuda;
     if (bench->samples > model->samples) bench->samples = model->samples;
   }
   bench_repeat(bench, &c, one_step, &training);
