@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "kernels/cpu/columns.h"
+#include "kernels/cpu/norm_entries.h"
 #include "kernels/cpu/poll.h"
 #include "kernels/cpu/vector_element.h"
 #include "kernels/device.h"
@@ -35,8 +36,7 @@ static inline double norm_row_variance(int64_t c, const Element *x, double centr
   return total / (double)c;
 }
 
-/* A NULL mean leaves the mean out, a NULL bias the bias. The mean is taken off in two parts, so that rows
- * that lie far from 0 keep their digits. */
+/* The mean is taken off in two parts, so that rows that lie far from 0 keep their digits. */
 static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *x,
                          const Element *weight, const Element *bias, Element *y, float *mean, float *rstd) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
@@ -145,29 +145,12 @@ static void norm_backward_weight(const Device *device, int64_t n, int64_t c, con
   }
 }
 
-static void vector_layernorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
-                                     const elem *weight, const elem *bias, elem *y, float *mean,
-                                     float *rstd) {
-  norm_forward(device, n, c, eps, x, weight, bias, y, mean, rstd);
-}
-
-static void vector_layernorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
-                                      const elem *weight, const float *mean, const float *rstd, elem *dx,
-                                      float *dweight, float *dbias) {
+static void norm_backward(Device *device, int64_t n, int64_t c, const Element *dy, const Element *x,
+                          const Element *weight, const float *mean, const float *rstd, Element *dx,
+                          float *dweight, float *dbias) {
   norm_backward_input(device, n, c, dy, x, weight, mean, rstd, dx);
   norm_backward_weight(device, n, c, dy, x, mean, rstd, dweight);
-  columns_add(device, n, c, dy, dbias);
-}
-
-static void vector_rmsnorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
-                                   const elem *weight, elem *y, float *rstd) {
-  norm_forward(device, n, c, eps, x, weight, NULL, y, NULL, rstd);
-}
-
-static void vector_rmsnorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
-                                    const elem *weight, const float *rstd, elem *dx, float *dweight) {
-  norm_backward_input(device, n, c, dy, x, weight, NULL, rstd, dx);
-  norm_backward_weight(device, n, c, dy, x, NULL, rstd, dweight);
+  if (dbias != NULL) columns_add(device, n, c, dy, dbias);
 }
 
 #endif
