@@ -11,15 +11,16 @@
 
 /* Arguments as in kernels/ops.h; a NULL mean leaves the mean out, a NULL bias the bias, a NULL dbias its
  * gradient. */
-static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *x,
-                         const Element *weight, const Element *bias, Element *y, float *mean, float *rstd);
+static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *residual,
+                         Element *x, const Element *weight, const Element *bias, Element *y, float *mean,
+                         float *rstd);
 static void norm_backward(Device *device, int64_t n, int64_t c, const Element *dy, const Element *x,
                           const Element *weight, const float *mean, const float *rstd, Element *dx,
                           float *dweight, float *dbias);
 
-static void layernorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
+static void layernorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *residual, elem *x,
                               const elem *weight, const elem *bias, elem *y, float *mean, float *rstd) {
-  norm_forward(device, n, c, eps, x, weight, bias, y, mean, rstd);
+  norm_forward(device, n, c, eps, residual, x, weight, bias, y, mean, rstd);
 }
 
 static void layernorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
@@ -28,9 +29,9 @@ static void layernorm_backward(Device *device, int64_t n, int64_t c, const elem 
   norm_backward(device, n, c, dy, x, weight, mean, rstd, dx, dweight, dbias);
 }
 
-static void rmsnorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
+static void rmsnorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *residual, elem *x,
                             const elem *weight, elem *y, float *rstd) {
-  norm_forward(device, n, c, eps, x, weight, NULL, y, NULL, rstd);
+  norm_forward(device, n, c, eps, residual, x, weight, NULL, y, NULL, rstd);
 }
 
 static void rmsnorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,

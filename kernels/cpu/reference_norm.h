@@ -11,6 +11,11 @@
 #include "kernels/cpu/poll.h"
 #include "kernels/device.h"
 
+/* x += residual. */
+static void row_add(int64_t c, const Element *residual, Element *x) {
+  for (int64_t j = 0; j < c; j++) x[j] = from_float(to_float(x[j]) + to_float(residual[j]));
+}
+
 static double row_mean(int64_t c, const Element *x) {
   double sum = 0;
   for (int64_t j = 0; j < c; j++) sum += (double)to_float(x[j]);
@@ -25,12 +30,14 @@ static double row_variance(int64_t c, const Element *x, double centre) {
   return sum / (double)c;
 }
 
-static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *x,
-                         const Element *weight, const Element *bias, Element *y, float *mean, float *rstd) {
+static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *residual,
+                         Element *x, const Element *weight, const Element *bias, Element *y, float *mean,
+                         float *rstd) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
     poll_within(device, i, c);
-    const Element *row = x + i * c;
+    Element *row = x + i * c;
+    if (residual != NULL) row_add(c, residual + i * c, row);
     const double centre = mean != NULL ? row_mean(c, row) : 0.0;
     const double scale = 1.0 / sqrt(row_variance(c, row, centre) + (double)eps);
     for (int64_t j = 0; j < c; j++) {

@@ -27,7 +27,6 @@ static inline void reference_table_fill(Ops *ops) {
   ops->swiglu_backward = reference_swiglu_backward;
   ops->dropout = reference_dropout;
   ops->from_floats = reference_from_floats;
-  ops->add = reference_add;
   ops->cross_entropy = reference_cross_entropy;
 }
 

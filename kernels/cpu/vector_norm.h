@@ -13,38 +13,51 @@
 #include "kernels/cpu/vector_element.h"
 #include "kernels/device.h"
 
-static inline double norm_row_mean(int64_t c, const Element *x) {
+/* The vector at x + j, once the residual's has been added to it if there is one. */
+static inline Vector norm_load(const Element *residual, Element *x, int64_t j, int64_t count) {
+  const Vector value = vector_load_elements(x + j, count);
+  if (residual == NULL) return value;
+  vector_store_elements(x + j, value + vector_load_elements(residual + j, count), count);
+  return vector_load_elements(x + j, count); /* rounded */
+}
+
+/* x += residual, and its mean. */
+static inline double norm_row_mean(int64_t c, const Element *residual, Element *x) {
   DoubleSum sum = double_sum_zero();
-  for (int64_t j = 0; j < c; j += VECTOR_FLOATS) double_sum_add(&sum, vector_load_elements(x + j, c - j));
+  for (int64_t j = 0; j < c; j += VECTOR_FLOATS) double_sum_add(&sum, norm_load(residual, x, j, c - j));
   return double_sum_total(&sum) / (double)c;
 }
 
-/* Mean of the squares of x - centre. */
-static inline double norm_row_variance(int64_t c, const Element *x, double centre) {
+/* x += residual, and the mean of the squares of x - centre. */
+static inline double norm_row_variance(int64_t c, const Element *residual, Element *x, double centre) {
   DoubleSum sum = double_sum_zero();
   const DoubleVector middle = double_set(centre);
   int64_t j = 0;
   for (; j + VECTOR_FLOATS <= c; j += VECTOR_FLOATS) {
-    const Vector value = vector_load_elements(x + j, VECTOR_FLOATS);
+    const Vector value = norm_load(residual, x, j, VECTOR_FLOATS);
     const DoubleVector low = double_low(value) - middle;
     const DoubleVector high = double_high(value) - middle;
     sum.low = double_multiply_add(low, low, sum.low);
     sum.high = double_multiply_add(high, high, sum.high);
   }
+  if (j < c) norm_load(residual, x, j, c - j);
   double total = double_sum_total(&sum);
   for (; j < c; j++) total += ((double)to_float(x[j]) - centre) * ((double)to_float(x[j]) - centre);
   return total / (double)c;
 }
 
 /* The mean is taken off in two parts, so that rows that lie far from 0 keep their digits. */
-static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *x,
-                         const Element *weight, const Element *bias, Element *y, float *mean, float *rstd) {
+static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *residual,
+                         Element *x, const Element *weight, const Element *bias, Element *y, float *mean,
+                         float *rstd) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
     poll_within(device, i, c);
-    const Element *row = x + i * c;
-    const double middle = mean != NULL ? norm_row_mean(c, row) : 0.0;
-    const double scale = 1.0 / sqrt(norm_row_variance(c, row, middle) + (double)eps);
+    Element *row = x + i * c;
+    const Element *added = residual != NULL ? residual + i * c : NULL;
+    const double middle = mean != NULL ? norm_row_mean(c, added, row) : 0.0;
+    const double scale =
+        1.0 / sqrt(norm_row_variance(c, mean != NULL ? NULL : added, row, middle) + (double)eps);
     const Vector middle_high = vector_set((float)middle);
     const Vector middle_low = vector_set((float)(middle - (double)(float)middle));
     const Vector scales = vector_set((float)scale);

@@ -19,7 +19,6 @@ static inline void vector_table_override(Ops *ops) {
   ops->swiglu_backward = vector_swiglu_backward;
   ops->dropout = vector_dropout;
   ops->from_floats = vector_from_floats;
-  ops->add = vector_add;
   ops->cross_entropy = vector_cross_entropy;
 }
 

@@ -144,8 +144,8 @@ static void check_operations(Device *device) {
   check_zeros(device, "linear_forward, results", y);
   fill(x, small);
   fill(y, 0.0F);
-  ops->add(device, COUNT, x, y);
-  check_zeros(device, "add", y);
+  ops->add_f32(device, COUNT, x, y);
+  check_zeros(device, "add_f32", y);
   ops->gelu_forward(device, COUNT, x, y);
   check_zeros(device, "gelu_forward", y);
   float m[COUNT] = {0};
