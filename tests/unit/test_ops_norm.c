@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "tests/support/implementations.h"
 #include "tests/support/ops_check.h"
 #include "tests/support/unit.h"
 
@@ -207,6 +208,12 @@ static void check_backwards(OpsRun *run) {
     if (columns[j] > 2) check_backward(run, n, columns[j], true);
     check_backward(run, n, columns[j], false);
   }
+  /* Many rows, which are summed in parts: some, of which the last has a row alone, and as many as there may
+   * be.
+   */
+  check_backward(run, 129, 17, true);
+  check_backward(run, 129, 33, false);
+  if (!implementation_wants_small(run->device)) check_backward(run, 8300, 3, true);
 }
 
 /* Without rows nothing is touched. */
