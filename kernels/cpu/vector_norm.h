@@ -103,7 +103,8 @@ typedef struct NormRows {
 } NormRows;
 
 /* dx += rstd (g - mean(g) - xhat mean(g xhat)) for row i; the term mean(g) comes from centring and goes with
- * it. On the way adds dy xhat to dweight and, unless NULL, dy to dbias, both whole vectors. */
+ * it. On the way adds dy xhat to dweight and, unless NULL, dy to dbias, which both have room for whole
+ * vectors. */
 static inline void norm_row_backward(const NormRows *rows, int64_t i, float *dweight, float *dbias) {
   const int64_t c = rows->c;
   const Element *dy = rows->dy + i * c;
@@ -157,10 +158,13 @@ static bool norm_parts_alloc(const NormRows *rows, bool biased, NormParts *parts
   void *memory = NULL;
   Error error = {0};
   const Status status = memory_alloc(sums, sizeof(double) + sizeof(float), "norm backward", &memory, &error);
-  if (status != STATUS_OK) device_fail(rows->device, status, "%s", error.text);
+  if (status != STATUS_OK) {
+    device_fail(rows->device, status, "%s", error.text);
+    return false;
+  }
   parts->totals = memory;
   parts->sums = (float *)(parts->totals + sums);
-  return status == STATUS_OK;
+  return true;
 }
 
 static void norm_part_backward(const NormRows *rows, const NormParts *parts, int64_t part) {
