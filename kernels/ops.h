@@ -138,18 +138,20 @@ typedef struct Ops {
   void (*embedding_backward)(Device *device, int64_t n, int64_t c, const int32_t *tokens,
                              const int64_t *positions, const elem *dy, float *dwte, float *dwpe);
 
-  /* LayerNorm over rows of x (n, c) with weight and bias (c): y = (x - mean) rstd weight + bias, rstd =
-   * 1 / sqrt(var + eps); keeps mean (n) and rstd (n). J. Ba et al., 2016. */
-  void (*layernorm_forward)(Device *device, int64_t n, int64_t c, float eps, const elem *x,
+  /* x (n, c) += residual (n, c), rounded to elements, unless that is NULL; then LayerNorm over the rows of
+   * this x with weight and bias (c): y = (x - mean) rstd weight + bias, rstd = 1 / sqrt(var + eps); keeps
+   * mean (n) and rstd (n). Without a residual x is only read. J. Ba et al., 2016. */
+  void (*layernorm_forward)(Device *device, int64_t n, int64_t c, float eps, const elem *residual, elem *x,
                             const elem *weight, const elem *bias, elem *y, float *mean, float *rstd);
   /* dx (n, c) +=, dweight (c) +=, dbias (c) +=. */
   void (*layernorm_backward)(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
                              const elem *weight, const float *mean, const float *rstd, elem *dx,
                              float *dweight, float *dbias);
 
-  /* RMSNorm: y = x rstd weight, rstd = 1 / sqrt(mean of x^2 + eps). B. Zhang and R. Sennrich, 2019. */
-  void (*rmsnorm_forward)(Device *device, int64_t n, int64_t c, float eps, const elem *x, const elem *weight,
-                          elem *y, float *rstd);
+  /* x += residual in the same way; then RMSNorm: y = x rstd weight, rstd = 1 / sqrt(mean of x^2 + eps).
+   * B. Zhang and R. Sennrich, 2019. */
+  void (*rmsnorm_forward)(Device *device, int64_t n, int64_t c, float eps, const elem *residual, elem *x,
+                          const elem *weight, elem *y, float *rstd);
   /* dx (n, c) +=, dweight (c) +=. */
   void (*rmsnorm_backward)(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
                            const elem *weight, const float *rstd, elem *dx, float *dweight);
@@ -182,9 +184,7 @@ typedef struct Ops {
   /* y = x, rounded to elements. */
   void (*from_floats)(Device *device, int64_t count, const float *x, elem *y);
 
-  /* y += x. */
-  void (*add)(Device *device, int64_t count, const elem *x, elem *y);
-  /* The same on floats in every table: gradients that come from another rank. */
+  /* y += x, floats in every table: gradients that come from another rank. */
   void (*add_f32)(Device *device, int64_t count, const float *x, float *y);
 
   /* Per row of logits (n, vocab), `stride` elements apart: nll[i] = log sum exp(logits) - logits[target], 0

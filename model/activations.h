@@ -8,13 +8,13 @@
 
 /* What one layer computes. Layers whose values need not be kept share the same memory. N rows. */
 typedef struct LayerActivations {
-  elem *input;          /* (N, C) */
+  elem *input;          /* (N, C), without its residual until the first norm (layer_residual) */
   float *mean1, *rstd1; /* (N) statistics of the first norm */
   elem *norm1;          /* (N, C) */
   elem *qkv;            /* (N, (H + 2 KV) D), rotated where the model has RoPE */
   elem *attention;      /* (N, H D) */
   float *lse;           /* (H x N) */
-  elem *middle;         /* (N, C) input plus attention */
+  elem *middle;         /* (N, C) input plus attention; the residual of the layer's output */
   float *mean2, *rstd2; /* (N) */
   elem *norm2;          /* (N, C) */
   elem *hidden;         /* (M, F) or, for SwiGLU, (M, 2F); M: all rows, or those of a chunk of the MLP */
@@ -25,7 +25,7 @@ typedef struct Activations {
   Device *device;
   int64_t rows;             /* N that there is room for */
   LayerActivations *layers; /* (L) */
-  elem *output;             /* (N, C) of the last layer */
+  elem *output;             /* (N, C) of the last layer, without its residual until the final norm */
   float *mean, *rstd;       /* (N) of the final norm */
   elem *final_norm;         /* (N, C) */
   elem *logits;             /* (loss chunk, V), logits_stride apart */

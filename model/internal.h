@@ -41,9 +41,10 @@ typedef struct Rows {
 } Rows;
 Rows model_rows(const Model *model);
 
-/* The norm of the model's kind over (n, C), and its gradient: dx +=. mean is used by LayerNorm only. */
-void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *x, elem *y, float *mean,
-                  float *rstd);
+/* x += residual, unless that is NULL, and the norm of the model's kind of this x, all (n, C); and the norm's
+ * gradient: dx +=. mean is used by LayerNorm only. */
+void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *residual, elem *x, elem *y,
+                  float *mean, float *rstd);
 void norm_backward(const Model *model, int64_t weight, int64_t bias, const elem *dy, const elem *x,
                    const float *mean, const float *rstd, elem *dx);
 
@@ -83,20 +84,26 @@ void model_load_rows(Model *model, int64_t n, const int32_t *tokens);
 /* The embeddings of the rows at hand, to the input of the first layer. */
 void model_embed(Model *model);
 
+/* What the layer before `layer` left out of its output, the layer's input, and the norm that reads it first
+ * is to add: (N, C), or NULL at the first layer. Behind the last layer that norm is the final one. */
+const elem *layer_residual(const Model *model, int64_t layer);
+
 /* The two halves of layer_forward, before and after attention: acts.layers[layer].input to its qkv, and its
  * attention to `output` (N, C). */
 void layer_forward_qkv(const Model *model, int64_t layer);
 Status layer_forward_rest(Model *model, int64_t layer, elem *output, Error *error);
 
-/* Layer `layer` from acts.layers[layer].input to `output` (N, C). */
+/* Layer `layer` from acts.layers[layer].input, which it makes whole, to `output` (N, C) without its residual.
+ */
 Status layer_forward(Model *model, int64_t layer, elem *output, Error *error);
 
 /* Turns acts.gradient (N, C) of the layer's output into that of its input and adds the gradients of its
  * weights; computes first again what was not kept. */
 Status layer_backward(Model *model, int64_t layer, Error *error);
 
-/* The final norm of the last layer's output, and the logits of rows [begin, begin + count) of it, at most
- * loss_chunk, to acts.logits (count, V), `stride` elements apart, from V to logits_stride. */
+/* The final norm of the last layer's output, which it makes whole: once a pass. And the logits of rows
+ * [begin, begin + count) of it, at most loss_chunk, to acts.logits (count, V), `stride` elements apart, from
+ * V to logits_stride. */
 void loss_final_norm(const Model *model);
 void loss_logits(const Model *model, int64_t begin, int64_t count, int64_t stride);
 

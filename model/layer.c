@@ -1,4 +1,6 @@
-/* One transformer layer, forward and backward: x + attention(norm(x)), then x + mlp(norm(x)). */
+/* One transformer layer, forward and backward: x + attention(norm(x)), then x + mlp(norm(x)). A branch is
+ * added to the residual stream by the norm that reads it next: the attention's by the layer's second norm,
+ * the MLP's by the first norm of the layer behind it, or the final one. */
 #include "model/internal.h"
 
 typedef struct Sizes {
@@ -18,17 +20,17 @@ static Sizes sizes_of(const Model *model) {
   };
 }
 
-void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *x, elem *y, float *mean,
-                  float *rstd) {
+void norm_forward(const Model *model, int64_t weight, int64_t bias, const elem *residual, elem *x, elem *y,
+                  float *mean, float *rstd) {
   const ModelConfig *config = &model->options.config;
   const Ops *ops = &model->device->ops;
   const float eps = (float)config->norm_eps;
   if (config->norm == NORM_LAYERNORM) {
-    ops->layernorm_forward(model->device, model->n, config->hidden_size, eps, x, model_weight(model, weight),
-                           model_weight(model, bias), y, mean, rstd);
+    ops->layernorm_forward(model->device, model->n, config->hidden_size, eps, residual, x,
+                           model_weight(model, weight), model_weight(model, bias), y, mean, rstd);
   } else {
-    ops->rmsnorm_forward(model->device, model->n, config->hidden_size, eps, x, model_weight(model, weight), y,
-                         rstd);
+    ops->rmsnorm_forward(model->device, model->n, config->hidden_size, eps, residual, x,
+                         model_weight(model, weight), y, rstd);
   }
 }
 
@@ -45,16 +47,26 @@ void norm_backward(const Model *model, int64_t weight, int64_t bias, const elem 
   }
 }
 
-void layer_forward_qkv(const Model *model, int64_t layer) {
+const elem *layer_residual(const Model *model, int64_t layer) {
+  return layer > 0 ? model->acts.layers[layer - 1].middle : NULL;
+}
+
+/* The layer's input, with the residual that it lacks -> norm -> qkv. */
+static void forward_qkv(const Model *model, int64_t layer, const elem *residual) {
   const LayerParams *params = &model->places.layers[layer];
   const LayerActivations *acts = &model->acts.layers[layer];
   const Sizes s = sizes_of(model);
-  norm_forward(model, params->norm1, params->norm1_bias, acts->input, acts->norm1, acts->mean1, acts->rstd1);
+  norm_forward(model, params->norm1, params->norm1_bias, residual, acts->input, acts->norm1, acts->mean1,
+               acts->rstd1);
   linear_forward(model, model_rows(model), s.c, s.qkv, params->qkv, params->qkv_bias, acts->norm1, acts->qkv);
   if (model->acts.rope != NULL) {
     model->device->ops.rope_apply(model->device, s.n, s.rotated_heads, s.head_dim, s.qkv, model->acts.rope,
                                   false, acts->qkv);
   }
+}
+
+void layer_forward_qkv(const Model *model, int64_t layer) {
+  forward_qkv(model, layer, layer_residual(model, layer));
 }
 
 /* Attention output -> residual -> norm. */
@@ -64,16 +76,13 @@ static void forward_middle(const Model *model, int64_t layer) {
   const Sizes s = sizes_of(model);
   branch_forward(model, model_rows(model), dropout_attention(layer), s.q, params->out, params->out_bias,
                  acts->attention, acts->middle);
-  model->device->ops.add(model->device, s.n * s.c, acts->input, acts->middle);
-  norm_forward(model, params->norm2, params->norm2_bias, acts->middle, acts->norm2, acts->mean2, acts->rstd2);
+  norm_forward(model, params->norm2, params->norm2_bias, acts->input, acts->middle, acts->norm2, acts->mean2,
+               acts->rstd2);
 }
 
 Status layer_forward_rest(Model *model, int64_t layer, elem *output, Error *error) {
-  const LayerActivations *acts = &model->acts.layers[layer];
-  const Sizes s = sizes_of(model);
   forward_middle(model, layer);
   mlp_forward(model, layer, output);
-  model->device->ops.add(model->device, s.n * s.c, acts->middle, output);
   return device_check(model->device, error);
 }
 
@@ -116,7 +125,7 @@ static void backward_mlp(const Model *model, int64_t layer) {
 
 Status layer_backward(Model *model, int64_t layer, Error *error) {
   if (model->options.recompute) {
-    layer_forward_qkv(model, layer);
+    forward_qkv(model, layer, NULL); /* the input is whole since the forward pass */
     forward_middle(model, layer);
   }
   backward_mlp(model, layer);

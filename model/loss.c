@@ -4,8 +4,9 @@
 void loss_final_norm(const Model *model) {
   const Activations *acts = &model->acts;
   const ParamPlaces *places = &model->places;
-  norm_forward(model, places->final_norm, places->final_norm_bias, acts->output, acts->final_norm, acts->mean,
-               acts->rstd);
+  norm_forward(model, places->final_norm, places->final_norm_bias,
+               layer_residual(model, model->options.config.num_hidden_layers), acts->output, acts->final_norm,
+               acts->mean, acts->rstd);
 }
 
 void loss_logits(const Model *model, int64_t begin, int64_t count, int64_t stride) {

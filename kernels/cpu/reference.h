@@ -17,6 +17,7 @@ void reference_bf16_fill(Ops *ops);
 void reference_rope_table(Device *device, int64_t n, int64_t d, const int64_t *positions,
                           const double *inverse_frequency, float *table);
 
+void reference_add_f32(Device *device, int64_t count, const float *x, float *y);
 void reference_sum(Device *device, int64_t count, const float *x, double *sum);
 void reference_sum_of_squares(Device *device, int64_t count, const float *x, double *sum);
 void reference_adamw(Device *device, const AdamwStep *step, int64_t count, const float *gradient,

@@ -1,5 +1,6 @@
-/* Reference operations: activations, the residual addition and rounding to elements, element by element: the
- * bodies for any elements. */
+/* Reference operations: activations and rounding to elements, element by element: the bodies for any
+ * elements.
+ */
 #ifndef RINGGPT_CPU_REFERENCE_ACTIVATION_H
 #define RINGGPT_CPU_REFERENCE_ACTIVATION_H
 
@@ -100,16 +101,6 @@ static void reference_from_floats(Device *device, int64_t count, const float *x,
   for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
     const int64_t end = poll_piece(device, first, count);
     for (int64_t i = first; i < end; i++) out[i] = from_float(x[i]);
-  }
-}
-
-static void reference_add(Device *device, int64_t count, const elem *x, elem *y) {
-  const Element *in = x;
-  Element *out = y;
-#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
-    const int64_t end = poll_piece(device, first, count);
-    for (int64_t i = first; i < end; i++) out[i] = from_float(to_float(out[i]) + to_float(in[i]));
   }
 }
 

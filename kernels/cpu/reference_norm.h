@@ -7,8 +7,14 @@
 
 #include "kernels/cpu/columns.h"
 #include "kernels/cpu/element.h"
+#include "kernels/cpu/norm_entries.h"
 #include "kernels/cpu/poll.h"
 #include "kernels/device.h"
+
+/* x += residual. */
+static void row_add(int64_t c, const Element *residual, Element *x) {
+  for (int64_t j = 0; j < c; j++) x[j] = from_float(to_float(x[j]) + to_float(residual[j]));
+}
 
 static double row_mean(int64_t c, const Element *x) {
   double sum = 0;
@@ -24,13 +30,14 @@ static double row_variance(int64_t c, const Element *x, double centre) {
   return sum / (double)c;
 }
 
-/* A NULL mean leaves the mean out, a NULL bias the bias. */
-static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *x,
-                         const Element *weight, const Element *bias, Element *y, float *mean, float *rstd) {
+static void norm_forward(const Device *device, int64_t n, int64_t c, float eps, const Element *residual,
+                         Element *x, const Element *weight, const Element *bias, Element *y, float *mean,
+                         float *rstd) {
 #pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
   for (int64_t i = 0; i < n; i++) {
     poll_within(device, i, c);
-    const Element *row = x + i * c;
+    Element *row = x + i * c;
+    if (residual != NULL) row_add(c, residual + i * c, row);
     const double centre = mean != NULL ? row_mean(c, row) : 0.0;
     const double scale = 1.0 / sqrt(row_variance(c, row, centre) + (double)eps);
     for (int64_t j = 0; j < c; j++) {
@@ -92,29 +99,12 @@ static void norm_backward_weight(const Device *device, int64_t n, int64_t c, con
   }
 }
 
-static void reference_layernorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
-                                        const elem *weight, const elem *bias, elem *y, float *mean,
-                                        float *rstd) {
-  norm_forward(device, n, c, eps, x, weight, bias, y, mean, rstd);
-}
-
-static void reference_layernorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
-                                         const elem *weight, const float *mean, const float *rstd, elem *dx,
-                                         float *dweight, float *dbias) {
+static void norm_backward(Device *device, int64_t n, int64_t c, const Element *dy, const Element *x,
+                          const Element *weight, const float *mean, const float *rstd, Element *dx,
+                          float *dweight, float *dbias) {
   norm_backward_input(device, n, c, dy, x, weight, mean, rstd, dx);
   norm_backward_weight(device, n, c, dy, x, mean, rstd, dweight);
-  columns_add(device, n, c, c, dy, dbias);
-}
-
-static void reference_rmsnorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
-                                      const elem *weight, elem *y, float *rstd) {
-  norm_forward(device, n, c, eps, x, weight, NULL, y, NULL, rstd);
-}
-
-static void reference_rmsnorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
-                                       const elem *weight, const float *rstd, elem *dx, float *dweight) {
-  norm_backward_input(device, n, c, dy, x, weight, NULL, rstd, dx);
-  norm_backward_weight(device, n, c, dy, x, NULL, rstd, dweight);
+  if (dbias != NULL) columns_add(device, n, c, c, dy, dbias);
 }
 
 #endif

@@ -1,9 +1,18 @@
-/* Reference operations: the gradient norm's sum and the AdamW update. */
+/* Reference operations on floats alone: the sum of gradients, the sums of the loss and of the gradient norm,
+ * and the AdamW update. */
 #include <math.h>
 
 #include "kernels/cpu/poll.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
+
+void reference_add_f32(Device *device, int64_t count, const float *x, float *y) {
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i++) y[i] += x[i];
+  }
+}
 
 /* Adds x, or its squares, to *sum: in pieces whose number does not depend on the threads. */
 static void add_to_sum(Device *device, bool squares, int64_t count, const float *x, double *sum) {

@@ -3,6 +3,7 @@
 #ifndef RINGGPT_CPU_REFERENCE_TABLE_H
 #define RINGGPT_CPU_REFERENCE_TABLE_H
 
+#include "kernels/cpu/norm_entries.h"
 #include "kernels/cpu/reference_activation.h"
 #include "kernels/cpu/reference_dropout.h"
 #include "kernels/cpu/reference_embedding.h"
@@ -18,10 +19,7 @@ static inline void reference_table_fill(Ops *ops) {
   ops->linear_backward_weight = reference_linear_backward_weight;
   ops->embedding_forward = reference_embedding_forward;
   ops->embedding_backward = reference_embedding_backward;
-  ops->layernorm_forward = reference_layernorm_forward;
-  ops->layernorm_backward = reference_layernorm_backward;
-  ops->rmsnorm_forward = reference_rmsnorm_forward;
-  ops->rmsnorm_backward = reference_rmsnorm_backward;
+  norm_entries_override(ops);
   ops->rope_apply = reference_rope_apply;
   ops->gelu_forward = reference_gelu_forward;
   ops->gelu_backward = reference_gelu_backward;
@@ -29,7 +27,6 @@ static inline void reference_table_fill(Ops *ops) {
   ops->swiglu_backward = reference_swiglu_backward;
   ops->dropout = reference_dropout;
   ops->from_floats = reference_from_floats;
-  ops->add = reference_add;
   ops->cross_entropy = reference_cross_entropy;
 }
 

@@ -1,5 +1,5 @@
-/* Vectorised activations, the residual addition and rounding to elements: the bodies for any width of
- * kernels/cpu/vector.h and any elements. */
+/* Vectorised activations and rounding to elements: the bodies for any width of kernels/cpu/vector.h and any
+ * elements. */
 #ifndef RINGGPT_CPU_VECTOR_ACTIVATION_H
 #define RINGGPT_CPU_VECTOR_ACTIVATION_H
 
@@ -98,19 +98,6 @@ static void vector_from_floats(Device *device, int64_t count, const float *x, el
     const int64_t end = poll_piece(device, first, count);
     for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
       vector_store_elements(out + i, vector_load(x + i, count - i), count - i);
-    }
-  }
-}
-
-static void vector_add(Device *device, int64_t count, const elem *x, elem *y) {
-  const Element *in = x;
-  Element *out = y;
-#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
-  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
-    const int64_t end = poll_piece(device, first, count);
-    for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
-      const Vector sum = vector_load_elements(in + i, count - i) + vector_load_elements(out + i, count - i);
-      vector_store_elements(out + i, sum, count - i);
     }
   }
 }

@@ -3,13 +3,7 @@
 #ifndef RINGGPT_CPU_VECTOR_FLOATS_H
 #define RINGGPT_CPU_VECTOR_FLOATS_H
 
-#include "kernels/cpu/vector_activation.h"
 #include "kernels/cpu/vector_optimizer.h"
-
-/* What the addition of elements is where these are floats. */
-static void vector_add_f32(Device *device, int64_t count, const float *x, float *y) {
-  vector_add(device, count, x, y);
-}
 
 static inline void vector_floats_override(Ops *ops) {
   ops->add_f32 = vector_add_f32;

@@ -1,4 +1,5 @@
-/* Vectorised gradient norm and AdamW update: the bodies for any width of kernels/cpu/vector.h. */
+/* Vectorised sum of gradients, gradient norm and AdamW update: the bodies for any width of
+ * kernels/cpu/vector.h. */
 #ifndef RINGGPT_CPU_VECTOR_OPTIMIZER_H
 #define RINGGPT_CPU_VECTOR_OPTIMIZER_H
 
@@ -8,6 +9,16 @@
 #include "kernels/cpu/reference.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/device.h"
+
+static void vector_add_f32(Device *device, int64_t count, const float *x, float *y) {
+#pragma omp parallel for num_threads(device->threads) if (device->threads > 1)
+  for (int64_t first = 0; first < count; first += POLL_ELEMENTS) {
+    const int64_t end = poll_piece(device, first, count);
+    for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
+      vector_store(y + i, vector_load(y + i, count - i) + vector_load(x + i, count - i), count - i);
+    }
+  }
+}
 
 static void vector_sum_of_squares(Device *device, int64_t count, const float *x, double *sum) {
   double pieces[SUM_PIECES] = {0};

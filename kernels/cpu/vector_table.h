@@ -3,6 +3,7 @@
 #ifndef RINGGPT_CPU_VECTOR_TABLE_H
 #define RINGGPT_CPU_VECTOR_TABLE_H
 
+#include "kernels/cpu/norm_entries.h"
 #include "kernels/cpu/vector_activation.h"
 #include "kernels/cpu/vector_dropout.h"
 #include "kernels/cpu/vector_loss.h"
@@ -10,10 +11,7 @@
 #include "kernels/cpu/vector_rope.h"
 
 static inline void vector_table_override(Ops *ops) {
-  ops->layernorm_forward = vector_layernorm_forward;
-  ops->layernorm_backward = vector_layernorm_backward;
-  ops->rmsnorm_forward = vector_rmsnorm_forward;
-  ops->rmsnorm_backward = vector_rmsnorm_backward;
+  norm_entries_override(ops);
   ops->rope_apply = vector_rope_apply;
   ops->gelu_forward = vector_gelu_forward;
   ops->gelu_backward = vector_gelu_backward;
@@ -21,7 +19,6 @@ static inline void vector_table_override(Ops *ops) {
   ops->swiglu_backward = vector_swiglu_backward;
   ops->dropout = vector_dropout;
   ops->from_floats = vector_from_floats;
-  ops->add = vector_add;
   ops->cross_entropy = vector_cross_entropy;
 }
 

@@ -1,5 +1,5 @@
-/* Activations, the residual addition and the rounding of floats to elements, one by one. The equations are
- * those of kernels/cpu/reference_activation.c. */
+/* Activations and the rounding of floats to elements, one by one. The equations are those of
+ * kernels/cpu/reference_activation.h. */
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vectors.h"
 
@@ -109,20 +109,6 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 template <typename T>
-static __global__ void __launch_bounds__(THREADS) add_kernel(int64_t count, const T *x, T *y) {
-  constexpr int N = vector_size<T>;
-  for (int64_t i = thread_index() * N; i < count; i += thread_count() * N) {
-    float values[N];
-    float sums[N];
-    load_vector(x + i, count - i, values);
-    load_vector(y + i, count - i, sums);
-#pragma unroll
-    for (int k = 0; k < N; k++) sums[k] += values[k];
-    store_vector(sums, count - i, y + i);
-  }
-}
-
-template <typename T>
 static __global__ void __launch_bounds__(THREADS) from_floats_kernel(int64_t count, const float *x, T *y) {
   constexpr int N = vector_size<T>;
   for (int64_t i = thread_index() * N; i < count; i += thread_count() * N) {
@@ -169,13 +155,6 @@ static void swiglu_backward(Device *device, int64_t n, int64_t f, const elem *ga
   cuda_launched(device, "swiglu_backward");
 }
 
-template <typename T> static void add(Device *device, int64_t count, const elem *x, elem *y) {
-  if (count == 0 || !cuda_usable(device)) return;
-  LAUNCH(add_kernel<T>, blocks_for<T>(device, 1, count), THREADS, 0, cuda_stream(device), count, (const T *)x,
-         (T *)y);
-  cuda_launched(device, "add");
-}
-
 template <typename T> static void from_floats(Device *device, int64_t count, const float *x, elem *y) {
   if (count == 0 || !cuda_usable(device)) return;
   LAUNCH(from_floats_kernel<T>, blocks_for<T>(device, 1, count), THREADS, 0, cuda_stream(device), count, x,
@@ -188,7 +167,6 @@ template <typename T> void cuda_activation_fill(Ops *ops) {
   ops->gelu_backward = gelu_backward<T>;
   ops->swiglu_forward = swiglu_forward<T>;
   ops->swiglu_backward = swiglu_backward<T>;
-  ops->add = add<T>;
   ops->from_floats = from_floats<T>;
 }
 

@@ -1,6 +1,6 @@
 /* LayerNorm and RMSNorm. RMSNorm is LayerNorm without mean and bias, so that one forward and one backward
  * serve both: a NULL mean leaves the mean out, a NULL bias the bias. The equations are those of
- * kernels/cpu/reference_norm.c. */
+ * kernels/cpu/reference_norm.h. */
 #include <math.h>
 
 #include "kernels/cuda/reduce.h"
@@ -21,27 +21,42 @@ template <> struct Precise<bf16> { typedef float type; };
 /* Rows (n, c) and what belongs to them. */
 template <typename T> struct NormRows {
   int64_t n, c;
-  double share;    /* 1 / c */
-  const T *x;      /* (n, c) */
-  const T *weight; /* (c) */
-  const T *bias;   /* (c) or NULL */
-  float *mean;     /* (n) or NULL */
-  float *rstd;     /* (n) */
+  double share;      /* 1 / c */
+  const T *residual; /* (n, c) or NULL */
+  T *x;              /* (n, c), written where there is a residual */
+  const T *weight;   /* (c) */
+  const T *bias;     /* (c) or NULL */
+  float *mean;       /* (n) or NULL */
+  float *rstd;       /* (n) */
 };
 
 /* ---------------------------------------------------------------- forward */
 
-/* The row's sum of x, and of the squares of its differences from the centre; ROW_WARPS warps together, in
- * every thread. */
+/* Reads the vector at x + j, once the residual's has been added to it if there is one. What a thread writes
+ * here it alone reads later, so that nothing has to be ordered. */
+template <typename T>
+static __device__ __forceinline__ void load_added(const T *residual, T *x, int64_t j, int64_t left,
+                                                  float (&to)[vector_size<T>]) {
+  load_vector(x + j, left, to);
+  if (residual == NULL) return;
+  float more[vector_size<T>];
+  load_vector(residual + j, left, more);
+#pragma unroll
+  for (int k = 0; k < vector_size<T>; k++) to[k] = to_float(from_float<T>(to[k] + more[k]));
+  store_vector(to, left, x + j);
+}
+
+/* x += residual, unless NULL; then the row's sum of x, and of the squares of its differences from the centre;
+ * ROW_WARPS warps together, in every thread. */
 template <typename T, int ROW_WARPS>
-static __device__ __forceinline__ double row_sum(int64_t c, int member, const T *x) {
+static __device__ __forceinline__ double row_sum(int64_t c, int member, const T *residual, T *x) {
   typedef typename Precise<T>::type S;
   constexpr int N = vector_size<T>;
   double sum = 0;
   for (int64_t j = member * N; j < c; j += ROW_WARPS * WARP_THREADS * N) {
     float values[N];
     S part = 0;
-    load_vector(x + j, c - j, values);
+    load_added(residual, x, j, c - j, values);
 #pragma unroll
     for (int k = 0; k < N; k++) part += (S)values[k];
     sum += (double)part;
@@ -50,7 +65,7 @@ static __device__ __forceinline__ double row_sum(int64_t c, int member, const T 
 }
 
 template <typename T, int ROW_WARPS>
-static __device__ __forceinline__ double row_squares(int64_t c, int member, const T *x,
+static __device__ __forceinline__ double row_squares(int64_t c, int member, const T *residual, T *x,
                                                      typename Precise<T>::type centre) {
   typedef typename Precise<T>::type S;
   constexpr int N = vector_size<T>;
@@ -58,7 +73,7 @@ static __device__ __forceinline__ double row_squares(int64_t c, int member, cons
   for (int64_t j = member * N; j < c; j += ROW_WARPS * WARP_THREADS * N) {
     float values[N];
     S part = 0;
-    load_vector(x + j, c - j, values);
+    load_added(residual, x, j, c - j, values);
 #pragma unroll
     for (int k = 0; k < N; k++) {
       const S difference = j + k < c ? (S)values[k] - centre : (S)0;
@@ -78,10 +93,15 @@ static __global__ void __launch_bounds__(THREADS, RESIDENT)
   const int member = (int)threadIdx.x % ROW_THREADS;
   const int64_t c = rows.c;
   for (int64_t i = thread_index() / ROW_THREADS; i < rows.n; i += thread_count() / ROW_THREADS) {
-    const T *x = rows.x + i * c;
-    const double mean = rows.mean != NULL ? row_sum<T, ROW_WARPS>(c, member, x) * rows.share : 0.0;
+    T *x = rows.x + i * c;
+    const T *residual = rows.residual != NULL ? rows.residual + i * c : NULL;
+    double mean = 0;
+    if (rows.mean != NULL) {
+      mean = row_sum<T, ROW_WARPS>(c, member, residual, x) * rows.share;
+      residual = NULL;
+    }
     const S centre = (S)mean;
-    const double variance = row_squares<T, ROW_WARPS>(c, member, x, centre) * rows.share;
+    const double variance = row_squares<T, ROW_WARPS>(c, member, residual, x, centre) * rows.share;
     const S scale = (S)rsqrt(variance + (double)eps);
     for (int64_t j = member * N; j < c; j += ROW_THREADS * N) {
       float values[N];
@@ -276,17 +296,18 @@ static void backward_weight(Device *device, const NormRows<T> &rows, const T *dy
 /* ---------------------------------------------------------------- entries */
 
 template <typename T>
-static void layernorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
+static void layernorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *residual, elem *x,
                               const elem *weight, const elem *bias, elem *y, float *mean, float *rstd) {
-  const NormRows<T> rows = {n,    c,   1.0 / (double)c, (const T *)x, (const T *)weight, (const T *)bias,
-                            mean, rstd};
+  const NormRows<T> rows = {
+      n, c, 1.0 / (double)c, (const T *)residual, (T *)x, (const T *)weight, (const T *)bias, mean, rstd};
   norm_forward(device, rows, eps, y, "layernorm_forward");
 }
 
 template <typename T>
-static void rmsnorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *x,
+static void rmsnorm_forward(Device *device, int64_t n, int64_t c, float eps, const elem *residual, elem *x,
                             const elem *weight, elem *y, float *rstd) {
-  const NormRows<T> rows = {n, c, 1.0 / (double)c, (const T *)x, (const T *)weight, NULL, NULL, rstd};
+  const NormRows<T> rows = {n,    c,   1.0 / (double)c, (const T *)residual, (T *)x, (const T *)weight, NULL,
+                            NULL, rstd};
   norm_forward(device, rows, eps, y, "rmsnorm_forward");
 }
 
@@ -303,14 +324,14 @@ static void layernorm_backward(Device *device, int64_t n, int64_t c, const elem 
                                const elem *weight, const float *mean, const float *rstd, elem *dx,
                                float *dweight, float *dbias) {
   const NormRows<T> rows = {
-      n, c, 1.0 / (double)c, (const T *)x, (const T *)weight, NULL, (float *)mean, (float *)rstd};
+      n, c, 1.0 / (double)c, NULL, (T *)x, (const T *)weight, NULL, (float *)mean, (float *)rstd};
   norm_backward(device, rows, dy, dx, dweight, dbias, "layernorm_backward");
 }
 
 template <typename T>
 static void rmsnorm_backward(Device *device, int64_t n, int64_t c, const elem *dy, const elem *x,
                              const elem *weight, const float *rstd, elem *dx, float *dweight) {
-  const NormRows<T> rows = {n,    c,    1.0 / (double)c, (const T *)x, (const T *)weight,
+  const NormRows<T> rows = {n,    c,    1.0 / (double)c, NULL, (T *)x, (const T *)weight,
                             NULL, NULL, (float *)rstd};
   norm_backward(device, rows, dy, dx, dweight, (float *)NULL, "rmsnorm_backward");
 }

@@ -23,7 +23,13 @@ typedef struct Rows {
 
 static void layernorm_forward(Device *d, void *context) {
   const Rows *r = context;
-  d->ops.layernorm_forward(d, r->n, r->c, 1e-5F, r->x, r->weight, r->bias, r->y, r->mean, r->rstd);
+  d->ops.layernorm_forward(d, r->n, r->c, 1e-5F, NULL, r->x, r->weight, r->bias, r->y, r->mean, r->rstd);
+}
+
+/* x grows from call to call, and stays far from overflow. */
+static void add_layernorm_forward(Device *d, void *context) {
+  const Rows *r = context;
+  d->ops.layernorm_forward(d, r->n, r->c, 1e-5F, r->dy, r->x, r->weight, r->bias, r->y, r->mean, r->rstd);
 }
 
 static void layernorm_backward(Device *d, void *context) {
@@ -34,7 +40,12 @@ static void layernorm_backward(Device *d, void *context) {
 
 static void rmsnorm_forward(Device *d, void *context) {
   const Rows *r = context;
-  d->ops.rmsnorm_forward(d, r->n, r->c, 1e-5F, r->x, r->weight, r->y, r->rstd);
+  d->ops.rmsnorm_forward(d, r->n, r->c, 1e-5F, NULL, r->x, r->weight, r->y, r->rstd);
+}
+
+static void add_rmsnorm_forward(Device *d, void *context) {
+  const Rows *r = context;
+  d->ops.rmsnorm_forward(d, r->n, r->c, 1e-5F, r->dy, r->x, r->weight, r->y, r->rstd);
 }
 
 static void rmsnorm_backward(Device *d, void *context) {
@@ -74,9 +85,9 @@ static void dropout(Device *d, void *context) {
   d->ops.dropout(d, r->n, r->c, &key, r->numbers, r->x, r->y);
 }
 
-static void add(Device *d, void *context) {
+static void add_f32(Device *d, void *context) {
   const Rows *r = context;
-  d->ops.add(d, r->count, r->x, r->y);
+  d->ops.add_f32(d, r->count, r->gradient, r->w);
 }
 
 static void from_floats(Device *d, void *context) {
@@ -123,8 +134,10 @@ typedef struct Operation {
 /* Forward before backward, which reads its statistics. */
 static const Operation operations[] = {
     {"layernorm forward", layernorm_forward, 4, 0, false},
+    {"residual and layernorm", add_layernorm_forward, 8, 0, false},
     {"layernorm backward", layernorm_backward, 8, 0, false},
     {"rmsnorm forward", rmsnorm_forward, 4, 0, false},
+    {"residual and rmsnorm", add_rmsnorm_forward, 8, 0, false},
     {"rmsnorm backward", rmsnorm_backward, 8, 0, false},
     {"rope", rope, 4, 0, false},
     {"gelu forward", gelu_forward, 4, 0, false},
@@ -132,7 +145,7 @@ static const Operation operations[] = {
     {"swiglu forward", swiglu_forward, 3, 0, false},
     {"swiglu backward", swiglu_backward, 5, 0, false},
     {"dropout", dropout, 4, 0, false},
-    {"add", add, 6, 0, false},
+    {"add", add_f32, 0, 3, true},
     {"from floats", from_floats, 2, 1, false},
     {"sum of squares", sum_of_squares, 0, 1, true},
     {"adamw", adamw, 0, 7, true},

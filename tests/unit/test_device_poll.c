@@ -89,7 +89,7 @@ static void embedding_backward(Device *d, Buffers *b) {
   d->ops.embedding_backward(d, ROWS, WIDTH, b->tokens, NULL, b->at[0], b->at[1], NULL);
 }
 static void layernorm_forward(Device *d, Buffers *b) {
-  d->ops.layernorm_forward(d, ROWS, WIDTH, 1e-5F, b->at[0], b->at[1], b->at[2], b->at[3], b->statistics,
+  d->ops.layernorm_forward(d, ROWS, WIDTH, 1e-5F, NULL, b->at[0], b->at[1], b->at[2], b->at[3], b->statistics,
                            b->statistics + ROWS);
 }
 static void layernorm_backward(Device *d, Buffers *b) {
@@ -97,7 +97,7 @@ static void layernorm_backward(Device *d, Buffers *b) {
                             b->at[3], b->at[4], b->at[2]);
 }
 static void rmsnorm_forward(Device *d, Buffers *b) {
-  d->ops.rmsnorm_forward(d, ROWS, WIDTH, 1e-5F, b->at[0], b->at[1], b->at[2], b->statistics);
+  d->ops.rmsnorm_forward(d, ROWS, WIDTH, 1e-5F, NULL, b->at[0], b->at[1], b->at[2], b->statistics);
 }
 static void rmsnorm_backward(Device *d, Buffers *b) {
   d->ops.rmsnorm_backward(d, ROWS, WIDTH, b->at[0], b->at[1], b->at[2], b->statistics, b->at[3], b->at[4]);
@@ -120,8 +120,8 @@ static void swiglu_forward(Device *d, Buffers *b) {
 static void swiglu_backward(Device *d, Buffers *b) {
   d->ops.swiglu_backward(d, ROWS, WIDTH, b->at[0], b->at[1], b->at[2]);
 }
-static void add(Device *d, Buffers *b) {
-  d->ops.add(d, ELEMENTS, b->at[0], b->at[1]);
+static void add_f32(Device *d, Buffers *b) {
+  d->ops.add_f32(d, ELEMENTS, b->at[0], b->at[1]);
 }
 static void cross_entropy(Device *d, Buffers *b) {
   d->ops.cross_entropy(d, ROWS, WIDTH, WIDTH, b->at[0], b->tokens, true, b->statistics);
@@ -160,7 +160,7 @@ static const struct {
     {"gelu_backward", gelu_backward},
     {"swiglu_forward", swiglu_forward},
     {"swiglu_backward", swiglu_backward},
-    {"add", add},
+    {"add_f32", add_f32},
     {"cross_entropy", cross_entropy},
     {"sum_of_squares", sum_of_squares},
     {"adamw", adamw},

@@ -1,8 +1,9 @@
 /* LayerNorm and RMSNorm: every implementation against the float64 equations, gradients against finite
- * differences of them. */
+ * differences of them; with a residual, bit for bit against the norm of the sum. */
 #include <math.h>
 #include <stdint.h>
 
+#include "tests/support/implementations.h"
 #include "tests/support/ops_check.h"
 #include "tests/support/unit.h"
 
@@ -18,13 +19,15 @@ typedef struct Norm {
   float *x;      /* (n, c) */
   float *weight; /* (c) */
   float *bias;   /* (c) or NULL */
-  const elem *x_device;
+  elem *x_device;
+  const elem *residual_device; /* (n, c) or NULL */
   const elem *weight_device;
-  float *mean_device; /* (n) or NULL */
-  float *rstd_device; /* (n) */
-  const float *y;     /* (n, c) */
-  const float *mean;  /* (n) or NULL */
-  const float *rstd;  /* (n) */
+  float *mean_device;   /* (n) or NULL */
+  float *rstd_device;   /* (n) */
+  const float *x_after; /* (n, c) */
+  const float *y;       /* (n, c) */
+  const float *mean;    /* (n) or NULL */
+  const float *rstd;    /* (n) */
 } Norm;
 
 /* Rows of unit variance around `centre`. */
@@ -35,26 +38,25 @@ static Norm make_norm(OpsRun *run, int64_t n, int64_t c, bool centred, double ce
   norm.weight = ops_random_elements(run, c, 1);
   norm.x_device = ops_to_elements(run, n * c, norm.x);
   norm.weight_device = ops_to_elements(run, c, norm.weight);
-  norm.rstd_device = ops_unset_floats(run, n);
-  if (centred) {
-    norm.bias = ops_random_elements(run, c, 1);
-    norm.mean_device = ops_unset_floats(run, n);
-  }
+  if (centred) norm.bias = ops_random_elements(run, c, 1);
   return norm;
 }
 
 static void run_forward(OpsRun *run, Norm *norm) {
   elem *y = ops_unset_elements(run, norm->n * norm->c);
+  norm->rstd_device = ops_unset_floats(run, norm->n);
   if (norm->bias != NULL) {
-    run->ops->layernorm_forward(run->device, norm->n, norm->c, norm->eps, norm->x_device, norm->weight_device,
-                                ops_to_elements(run, norm->c, norm->bias), y, norm->mean_device,
-                                norm->rstd_device);
+    norm->mean_device = ops_unset_floats(run, norm->n);
+    run->ops->layernorm_forward(
+        run->device, norm->n, norm->c, norm->eps, norm->residual_device, norm->x_device, norm->weight_device,
+        ops_to_elements(run, norm->c, norm->bias), y, norm->mean_device, norm->rstd_device);
     norm->mean = ops_from_floats(run, norm->n, norm->mean_device);
   } else {
-    run->ops->rmsnorm_forward(run->device, norm->n, norm->c, norm->eps, norm->x_device, norm->weight_device,
-                              y, norm->rstd_device);
+    run->ops->rmsnorm_forward(run->device, norm->n, norm->c, norm->eps, norm->residual_device, norm->x_device,
+                              norm->weight_device, y, norm->rstd_device);
   }
   norm->rstd = ops_from_floats(run, norm->n, norm->rstd_device);
+  norm->x_after = ops_from_elements(run, norm->n * norm->c, norm->x_device);
   norm->y = ops_from_elements(run, norm->n * norm->c, y);
 }
 
@@ -80,17 +82,44 @@ static void check_statistics(OpsRun *run, const Norm *norm) {
   if (norm->mean != NULL) ops_within(run, "mean", norm->c, largest_error(norm->n, norm->mean, mean), 2e-7);
 }
 
+/* All results, which are those of norm->x. */
+static void check_results(OpsRun *run, const Norm *norm) {
+  const int64_t n = norm->n;
+  const int64_t c = norm->c;
+  assert_memory_equal(norm->x_after, norm->x, (size_t)(n * c) * sizeof(float));
+  if (run->repeated) return;
+  const RefNorm reference = norm64(run, norm);
+  double *expected = ops_zeros64(run, n * c);
+  ref_norm_forward(&reference, ops_matrix(ops_copy64(run, n * c, norm->x), n, c), ops_matrix(expected, n, c));
+  /* A row of one element is its own mean: y is the bias, whatever rstd is. */
+  ops_within(run, norm->bias != NULL ? "layernorm_forward" : "rmsnorm_forward", c,
+             ops_largest_error(run, n * c, norm->y, expected), 5e-7);
+  check_statistics(run, norm);
+}
+
+/* The bits of both norms' results are the same. */
+static void check_same(const Norm *a, const Norm *b) {
+  assert_memory_equal(a->y, b->y, (size_t)(a->n * a->c) * sizeof(float));
+  assert_memory_equal(a->rstd, b->rstd, (size_t)a->n * sizeof(float));
+  if (a->mean != NULL) assert_memory_equal(a->mean, b->mean, (size_t)a->n * sizeof(float));
+}
+
+/* Without a residual x stays as it is; with one it becomes their rounded sum, and the norm is that of it. */
 static void check_forward(OpsRun *run, int64_t n, int64_t c, bool centred, double centre) {
   Norm norm = make_norm(run, n, c, centred, centre, 1e-5F);
+  const float *residual = ops_random_elements(run, n * c, 1);
+  Norm fused = norm;
+  fused.x_device = ops_to_elements(run, n * c, norm.x);
+  fused.residual_device = ops_to_elements(run, n * c, residual);
   run_forward(run, &norm);
-  if (run->repeated) return;
-  const RefNorm reference = norm64(run, &norm);
-  double *expected = ops_zeros64(run, n * c);
-  ref_norm_forward(&reference, ops_matrix(ops_copy64(run, n * c, norm.x), n, c), ops_matrix(expected, n, c));
-  /* A row of one element is its own mean: y is the bias, whatever rstd is. */
-  ops_within(run, centred ? "layernorm_forward" : "rmsnorm_forward", c,
-             ops_largest_error(run, n * c, norm.y, expected), 5e-7);
-  check_statistics(run, &norm);
+  check_results(run, &norm);
+  for (int64_t i = 0; i < n * c; i++) norm.x[i] += residual[i];
+  ops_round(run, n * c, norm.x);
+  norm.x_device = ops_to_elements(run, n * c, norm.x);
+  run_forward(run, &norm);
+  run_forward(run, &fused);
+  check_results(run, &fused);
+  check_same(&fused, &norm);
 }
 
 static void check_forwards(OpsRun *run) {
@@ -179,6 +208,12 @@ static void check_backwards(OpsRun *run) {
     if (columns[j] > 2) check_backward(run, n, columns[j], true);
     check_backward(run, n, columns[j], false);
   }
+  /* Many rows, which are summed in parts: some, of which the last has a row alone, and as many as there may
+   * be.
+   */
+  check_backward(run, 129, 17, true);
+  check_backward(run, 129, 33, false);
+  if (!implementation_wants_small(run->device)) check_backward(run, 8300, 3, true);
 }
 
 /* Without rows nothing is touched. */
@@ -189,8 +224,8 @@ static void check_zero_sizes(OpsRun *run) {
   elem *out = ops_to_elements(run, 1, one);
   float *statistic = ops_to_floats(run, 1, one);
   float *sums = ops_to_floats(run, 2, sums_start);
-  run->ops->layernorm_forward(run->device, 0, 1, 1e-5F, row, row, row, out, statistic, statistic);
-  run->ops->rmsnorm_forward(run->device, 0, 1, 1e-5F, row, row, out, statistic);
+  run->ops->layernorm_forward(run->device, 0, 1, 1e-5F, row, out, row, row, out, statistic, statistic);
+  run->ops->rmsnorm_forward(run->device, 0, 1, 1e-5F, row, out, row, out, statistic);
   run->ops->layernorm_backward(run->device, 0, 1, row, row, row, statistic, statistic, out, sums, sums + 1);
   run->ops->rmsnorm_backward(run->device, 0, 1, row, row, row, statistic, out, sums);
   assert_true(ops_from_elements(run, 1, out)[0] == 1 && ops_from_floats(run, 1, statistic)[0] == 1);
