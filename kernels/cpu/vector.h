@@ -255,24 +255,25 @@ GROUP_INLINE void group_exp(int count, Vector *x) {
   for (int k = 0; k < count; k++) x[k] = vector_scale(p[k] + vector_set(1.0F), n[k]);
 }
 
-static inline Vector vector_exp(Vector x) {
-  group_exp(1, &x);
-  return x;
+/* For each of `count` vectors, 1 / (1 + e^-x). */
+GROUP_INLINE void group_sigmoid(int count, Vector *x) {
+  for (int k = 0; k < count; k++) x[k] = -x[k];
+  group_exp(count, x);
+  for (int k = 0; k < count; k++) x[k] = vector_set(1.0F) / (vector_set(1.0F) + x[k]);
 }
 
-/* s = 1 / (1 + e^-x). */
-static inline Vector vector_sigmoid(Vector x) {
-  return vector_set(1.0F) / (vector_set(1.0F) + vector_exp(-x));
-}
-
-/* s and its derivative s (1 - s), without taking s from 1 where it is all but 1: with e = e^-|x| they are
- * 1 / (1 + e), or e times that below 0, and e / (1 + e)^2. */
-static inline Vector vector_sigmoid_slope(Vector x, Vector *slope) {
-  const Vector e = vector_exp(vector_min(x, -x));
-  const Vector larger = vector_set(1.0F) / (vector_set(1.0F) + e);
-  const Vector smaller = e * larger;
-  *slope = smaller * larger;
-  return vector_select_negative(x, smaller, larger);
+/* For each of `count` vectors, the sigmoid s and its derivative s (1 - s), without taking s from 1 where it
+ * is all but 1: with e = e^-|x| they are 1 / (1 + e), or e times that below 0, and e / (1 + e)^2. */
+GROUP_INLINE void group_sigmoid_slope(int count, Vector *x, Vector *slope) {
+  Vector e[VECTOR_GROUP];
+  for (int k = 0; k < count; k++) e[k] = vector_min(x[k], -x[k]);
+  group_exp(count, e);
+  for (int k = 0; k < count; k++) {
+    const Vector larger = vector_set(1.0F) / (vector_set(1.0F) + e[k]);
+    const Vector smaller = e[k] * larger;
+    slope[k] = smaller * larger;
+    x[k] = vector_select_negative(x[k], smaller, larger);
+  }
 }
 
 #endif

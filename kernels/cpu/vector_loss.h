@@ -13,9 +13,6 @@
  */
 #define LOGITS_AT_A_TIME 2048
 
-/* Logits in a cache line. */
-#define LINE_LOGITS (64 / (int64_t)sizeof(Element))
-
 /* The largest of `least` and the logits. */
 static float largest_logit(int64_t count, const Element *logits, float least) {
   Vector most[VECTOR_GROUP];
@@ -37,24 +34,20 @@ static float largest_logit(int64_t count, const Element *logits, float least) {
 
 /* x[k] = exp(logit - maximum) for the vectors of a group, `count` logits. */
 GROUP_INLINE void exponentials(int vectors, const Element *logits, int64_t count, Vector maximum, Vector *x) {
-  for (int k = 0; k < vectors; k++) {
-    x[k] = vector_load_elements(logits + k * VECTOR_FLOATS, count - k * VECTOR_FLOATS) - maximum;
-  }
+  group_load_elements(vectors, logits, count, x);
+  for (int k = 0; k < vectors; k++) x[k] -= maximum;
   group_exp(vectors, x);
 }
 
 /* The sum of exp(logit - maximum). A group's are added in float and their sums in double: all are positive,
- * so that next to nothing is lost. The logits after these are asked for meanwhile; past the end of the array
- * that is without effect. */
+ * so that next to nothing is lost. The logits after these are asked for meanwhile. */
 static double sum_of_exponentials(int64_t count, const Element *logits, float maximum) {
   const Vector most = vector_set(maximum);
   DoubleSum sum = double_sum_zero();
   Vector x[VECTOR_GROUP];
   int64_t j = 0;
   for (; j + GROUP_FLOATS <= count; j += GROUP_FLOATS) {
-    for (int64_t k = 0; k < GROUP_FLOATS; k += LINE_LOGITS) {
-      _mm_prefetch((const char *)(logits + j + k + LOGITS_AT_A_TIME), _MM_HINT_T0);
-    }
+    group_prefetch(logits + j + LOGITS_AT_A_TIME);
     exponentials(VECTOR_GROUP, logits + j, GROUP_FLOATS, most, x);
     for (int k = 1; k < VECTOR_GROUP; k++) x[0] += x[k];
     double_sum_add(&sum, x[0]);
@@ -96,9 +89,8 @@ static Softmax softmax_statistics(int64_t vocab, Element *logits, int64_t target
 GROUP_INLINE void probabilities(int vectors, int64_t count, Vector maximum, Vector factor, Element *logits) {
   Vector x[VECTOR_GROUP];
   exponentials(vectors, logits, count, maximum, x);
-  for (int k = 0; k < vectors; k++) {
-    vector_store_elements(logits + k * VECTOR_FLOATS, factor * x[k], count - k * VECTOR_FLOATS);
-  }
+  for (int k = 0; k < vectors; k++) x[k] *= factor;
+  group_store_elements(vectors, logits, x, count);
 }
 
 /* logits = softmax - one_hot(target). The target's own element is taken from the sum of the others. */
