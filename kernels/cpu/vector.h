@@ -2,6 +2,9 @@
  * operations are written once, for AVX2 and for AVX-512. A `count` below VECTOR_FLOATS touches the first
  * elements only.
  *
+ * Functions of a group take up to VECTOR_GROUP vectors through each step together: a CPU that waits for the
+ * steps of one vector has the others' to go on with. VECTOR_GROUP is what fits the registers.
+ *
  * Additions and products use the compiler's operators; multiply-add is always written out, as the build
  * forbids the compiler to contract. */
 #ifndef RINGGPT_CPU_VECTOR_H
@@ -13,6 +16,7 @@
 #if defined(__AVX512F__)
 
 #define VECTOR_FLOATS 16
+#define VECTOR_GROUP 4
 typedef __m512 Vector;
 typedef __m512d DoubleVector; /* half as many elements */
 
@@ -101,6 +105,7 @@ static inline Vector double_round(DoubleVector low, DoubleVector high) {
 #else
 
 #define VECTOR_FLOATS 8
+#define VECTOR_GROUP 2
 typedef __m256 Vector;
 typedef __m256d DoubleVector; /* half as many elements */
 
@@ -200,6 +205,8 @@ static inline Vector double_round(DoubleVector low, DoubleVector high) {
 
 #endif
 
+#define GROUP_FLOATS (VECTOR_GROUP * VECTOR_FLOATS)
+
 /* A running sum of vectors in double, element by element. */
 typedef struct DoubleSum {
   DoubleVector low;
@@ -225,36 +232,48 @@ static inline double double_sum_total(const DoubleSum *sum) {
   return double_total(sum->low + sum->high);
 }
 
-/* e^x with a relative error below 1e-7; 0 for -inf, inf above 88.7, not a number for one. The argument is cut
- * into n ln 2 + r, |r| <= ln 2 / 2 (ln 2 in two parts, W. Cody and W. Waite, 1980), e^r is 1 + r + r^2 P(r)
- * with a P of degree 4 fitted for the smallest relative error, 4e-9. */
-static inline Vector vector_exp(Vector x) {
-  x = vector_min(vector_set(89.0F), vector_max(vector_set(-104.0F), x));
-  const Vector n = vector_round(x * vector_set(1.44269504F));
-  Vector r = vector_multiply_add(n, vector_set(-0x1.62e4p-1F), x);
-  r = vector_multiply_add(n, vector_set(-0x1.7f7d1cp-20F), r);
-  Vector p = vector_set(0x1.6a2352p-10F);
-  p = vector_multiply_add(p, r, vector_set(0x1.123a6cp-7F));
-  p = vector_multiply_add(p, r, vector_set(0x1.5558f4p-5F));
-  p = vector_multiply_add(p, r, vector_set(0x1.55549p-3F));
-  p = vector_multiply_add(p, r, vector_set(0x1.fffffcp-2F));
-  p = vector_multiply_add(p, r * r, r);
-  return vector_scale(p + vector_set(1.0F), n);
+/* For functions of a group: only inlined, with a `count` that is known there, are its vectors in registers.
+ */
+#define GROUP_INLINE static inline __attribute__((always_inline))
+
+/* For each of `count` vectors, e^x with a relative error below 1e-7; 0 for -inf, inf above 88.7, not a number
+ * for one. The argument is cut into n ln 2 + r, |r| <= ln 2 / 2 (ln 2 in two parts, W. Cody and W. Waite,
+ * 1980), e^r is 1 + r + r^2 P(r) with a P of degree 4 fitted for the smallest relative error, 4e-9. */
+GROUP_INLINE void group_exp(int count, Vector *x) {
+  static const float factors[] = {0x1.123a6cp-7F, 0x1.5558f4p-5F, 0x1.55549p-3F, 0x1.fffffcp-2F};
+  Vector n[VECTOR_GROUP];
+  Vector p[VECTOR_GROUP];
+  for (int k = 0; k < count; k++) x[k] = vector_min(vector_set(89.0F), vector_max(vector_set(-104.0F), x[k]));
+  for (int k = 0; k < count; k++) n[k] = vector_round(x[k] * vector_set(1.44269504F));
+  for (int k = 0; k < count; k++) x[k] = vector_multiply_add(n[k], vector_set(-0x1.62e4p-1F), x[k]);
+  for (int k = 0; k < count; k++) x[k] = vector_multiply_add(n[k], vector_set(-0x1.7f7d1cp-20F), x[k]);
+  for (int k = 0; k < count; k++) p[k] = vector_set(0x1.6a2352p-10F);
+  for (int i = 0; i < 4; i++) {
+    for (int k = 0; k < count; k++) p[k] = vector_multiply_add(p[k], x[k], vector_set(factors[i]));
+  }
+  for (int k = 0; k < count; k++) p[k] = vector_multiply_add(p[k], x[k] * x[k], x[k]);
+  for (int k = 0; k < count; k++) x[k] = vector_scale(p[k] + vector_set(1.0F), n[k]);
 }
 
-/* s = 1 / (1 + e^-x). */
-static inline Vector vector_sigmoid(Vector x) {
-  return vector_set(1.0F) / (vector_set(1.0F) + vector_exp(-x));
+/* For each of `count` vectors, 1 / (1 + e^-x). */
+GROUP_INLINE void group_sigmoid(int count, Vector *x) {
+  for (int k = 0; k < count; k++) x[k] = -x[k];
+  group_exp(count, x);
+  for (int k = 0; k < count; k++) x[k] = vector_set(1.0F) / (vector_set(1.0F) + x[k]);
 }
 
-/* s and its derivative s (1 - s), without taking s from 1 where it is all but 1: with e = e^-|x| they are
- * 1 / (1 + e), or e times that below 0, and e / (1 + e)^2. */
-static inline Vector vector_sigmoid_slope(Vector x, Vector *slope) {
-  const Vector e = vector_exp(vector_min(x, -x));
-  const Vector larger = vector_set(1.0F) / (vector_set(1.0F) + e);
-  const Vector smaller = e * larger;
-  *slope = smaller * larger;
-  return vector_select_negative(x, smaller, larger);
+/* For each of `count` vectors, the sigmoid s and its derivative s (1 - s), without taking s from 1 where it
+ * is all but 1: with e = e^-|x| they are 1 / (1 + e), or e times that below 0, and e / (1 + e)^2. */
+GROUP_INLINE void group_sigmoid_slope(int count, Vector *x, Vector *slope) {
+  Vector e[VECTOR_GROUP];
+  for (int k = 0; k < count; k++) e[k] = vector_min(x[k], -x[k]);
+  group_exp(count, e);
+  for (int k = 0; k < count; k++) {
+    const Vector larger = vector_set(1.0F) / (vector_set(1.0F) + e[k]);
+    const Vector smaller = e[k] * larger;
+    slope[k] = smaller * larger;
+    x[k] = vector_select_negative(x[k], smaller, larger);
+  }
 }
 
 #endif

@@ -111,4 +111,24 @@ static inline void vector_store_elements(Element *p, Vector x, int64_t count) {
 
 #endif
 
+/* The same for a group: `count` elements of as many vectors as `vectors`. */
+GROUP_INLINE void group_load_elements(int vectors, const Element *p, int64_t count, Vector *x) {
+  for (int k = 0; k < vectors; k++) {
+    x[k] = vector_load_elements(p + k * VECTOR_FLOATS, count - k * VECTOR_FLOATS);
+  }
+}
+
+GROUP_INLINE void group_store_elements(int vectors, Element *p, const Vector *x, int64_t count) {
+  for (int k = 0; k < vectors; k++) {
+    vector_store_elements(p + k * VECTOR_FLOATS, x[k], count - k * VECTOR_FLOATS);
+  }
+}
+
+/* Asks for the elements of a group to come into the first cache. Without effect past the end of an array. */
+GROUP_INLINE void group_prefetch(const Element *p) {
+  for (size_t byte = 0; byte < GROUP_FLOATS * sizeof *p; byte += 64) {
+    _mm_prefetch((const char *)p + byte, _MM_HINT_T0);
+  }
+}
+
 #endif

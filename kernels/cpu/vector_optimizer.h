@@ -20,6 +20,10 @@ static void vector_add_f32(Device *device, int64_t count, const float *x, float 
   }
 }
 
+/* Floats between those that are summed and those that are asked for meanwhile: nothing but their arrival
+ * takes time. */
+#define SUM_AHEAD 1024
+
 static void vector_sum_of_squares(Device *device, int64_t count, const float *x, double *sum) {
   double pieces[SUM_PIECES] = {0};
   const int64_t length = (count + SUM_PIECES - 1) / SUM_PIECES;
@@ -30,6 +34,7 @@ static void vector_sum_of_squares(Device *device, int64_t count, const float *x,
     for (int64_t first = piece * length; first < last; first += POLL_ELEMENTS) {
       const int64_t end = poll_piece(device, first, last);
       for (int64_t i = first; i < end; i += VECTOR_FLOATS) {
+        _mm_prefetch((const char *)(x + i + SUM_AHEAD), _MM_HINT_T0);
         const Vector value = vector_load(x + i, last - i);
         double_sum_add_product(&total, value, value);
       }

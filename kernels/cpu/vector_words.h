@@ -10,6 +10,9 @@
 /* Blocks computed at once. */
 #define WORDS_BLOCKS (VECTOR_FLOATS / 2)
 
+/* Draws of so many blocks that are computed side by side: their words are as many vectors as a group has. */
+#define WORDS_DRAWS (VECTOR_GROUP / 2)
+
 #if defined(__AVX512F__)
 
 typedef __m512i Words;
@@ -93,27 +96,35 @@ static inline Vector words_keep(Words word, uint32_t threshold, Vector x) {
 
 #endif
 
-/* The words of the blocks with numbers `first` ... first + WORDS_BLOCKS - 1 (philox_draw), a column's word
- * after the other: those of the first half of the blocks to columns[0], of the second to columns[1]. */
-static inline void words_draw(uint64_t seed, PhiloxPurpose purpose, uint32_t stream, uint64_t first,
-                              Words columns[2]) {
+/* The words of draws * WORDS_BLOCKS blocks with numbers from `first` on (philox_draw), a column's word after
+ * the other, in columns (2 draws): each draw's those of the first half of its blocks, then of the second.
+ * Draws go through each round together, as groups do (kernels/cpu/vector.h). */
+GROUP_INLINE void words_draw(uint64_t seed, PhiloxPurpose purpose, uint32_t stream, uint64_t first, int draws,
+                             Words *columns) {
   const Words multiplier0 = words_set(PHILOX_MULTIPLIER_0);
   const Words multiplier1 = words_set(PHILOX_MULTIPLIER_1);
-  const Words index = words_indices(first);
-  Words word[4] = {index, words_high(index), words_set(stream), words_set((uint32_t)purpose)};
+  Words word[WORDS_DRAWS][4];
+  for (int d = 0; d < draws; d++) {
+    word[d][0] = words_indices(first + (uint64_t)d * WORDS_BLOCKS);
+    word[d][1] = words_high(word[d][0]);
+    word[d][2] = words_set(stream);
+    word[d][3] = words_set((uint32_t)purpose);
+  }
   uint32_t key0 = (uint32_t)seed;
   uint32_t key1 = (uint32_t)(seed >> 32);
   for (int round = 0; round < PHILOX_ROUNDS; round++) {
-    const Words product0 = words_multiply(multiplier0, word[0]);
-    const Words product1 = words_multiply(multiplier1, word[2]);
-    word[0] = words_xor(words_high(product1), word[1], words_set(key0));
-    word[2] = words_xor(words_high(product0), word[3], words_set(key1));
-    word[1] = product1;
-    word[3] = product0;
+    for (int d = 0; d < draws; d++) {
+      const Words product0 = words_multiply(multiplier0, word[d][0]);
+      const Words product1 = words_multiply(multiplier1, word[d][2]);
+      word[d][0] = words_xor(words_high(product1), word[d][1], words_set(key0));
+      word[d][2] = words_xor(words_high(product0), word[d][3], words_set(key1));
+      word[d][1] = product1;
+      word[d][3] = product0;
+    }
     key0 += PHILOX_KEY_STEP_0;
     key1 += PHILOX_KEY_STEP_1;
   }
-  words_columns(word, columns);
+  for (int d = 0; d < draws; d++) words_columns(word[d], columns + (ptrdiff_t)2 * d);
 }
 
 #endif
