@@ -62,7 +62,7 @@ typedef struct Next {
   Ahead dout_rows;
 } Next;
 
-/* Words of the state of one head: a whole number of lines. */
+/* Words of the state of one head, a multiple of a line. */
 static int64_t backward_head_words(const AttentionDims *dims, int64_t length) {
   const int64_t row = 2 * dims->head_dim / TERMS + 2 * padded_dim(dims) / TERMS + dims->head_dim + 2;
   return round_up(panel_count(length) * (PANEL * row + 1), LINE_BYTES / (int64_t)sizeof(Word));
