@@ -48,7 +48,10 @@ static void backward_step(const BackwardHead *head, const QueryRun *run, int64_t
 #endif
   for (int64_t i = 0; begin + i < end; i++) {
     if (scores->sight[i].begin == scores->sight[i].end) continue;
-    add_queries(block, &scores->sight[i], ds[i], &next->dq, head->dq + (begin + i) * PANEL * block->head_dim);
+    float *begun = head->begun + begin + i;
+    add_queries(block, &scores->sight[i], ds[i], *begun == 0.0F, &next->dq,
+                head->dq + (begin + i) * PANEL * block->head_dim);
+    *begun = 1.0F;
   }
 }
 
@@ -297,9 +300,9 @@ static void attention_backward_begin(Device *device, const AttentionDims *dims, 
   const int64_t panels = panel_count(length);
   const int team = team_size(device, dims->heads * length * d / 8);
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
-  for (int64_t h = 0; h < dims->heads; h++) {
-    for (int64_t i = 0; i < panels; i++) {
-      poll_within(device, i, 4 * PANEL * d);
+  for (int64_t i = 0; i < panels; i++) {
+    for (int64_t h = 0; h < dims->heads; h++) {
+      poll_within(device, i * dims->heads + h, 4 * PANEL * d);
       const BackwardHead to = backward_head(dims, length, state, h);
       const int64_t at = i * PANEL;
       const int64_t count = length - at;
@@ -310,7 +313,7 @@ static void attention_backward_begin(Device *device, const AttentionDims *dims, 
       pack_panel(count, d, 1.0F, from_dout, row, to.dout + at * d / TERMS);
       pack_panel_by_rows(count, d, from_q, stride, to.q_rows + at / TERMS * padded_dim(dims));
       pack_panel_by_rows(count, d, from_dout, row, to.dout_rows + at / TERMS * padded_dim(dims));
-      memset(to.dq + at * d, 0, (size_t)(PANEL * d) * sizeof(float));
+      to.begun[i] = 0.0F;
       panel_statistics(count, d, from_out, from_dout, row, lse + h * length + at, to.minus_lse + at,
                        to.minus_delta + at);
     }
@@ -321,6 +324,7 @@ static void attention_backward_end(Device *device, const AttentionDims *dims, in
                                    const void *state, elem *dq, int64_t stride) {
   const int64_t d = dims->head_dim;
   const int64_t panels = panel_count(length);
+  const int64_t queries = panels * PANEL;
   float factors[PANEL];
   for (int64_t i = 0; i < PANEL; i++) factors[i] = dims->scale;
   const int team = team_size(device, dims->heads * length * d / 8);
@@ -329,9 +333,14 @@ static void attention_backward_end(Device *device, const AttentionDims *dims, in
     for (int64_t i = 0; i < panels; i++) {
       poll_within(device, i, 4 * PANEL * d);
       const float *head = (const float *)state + h * backward_head_words(dims, length);
-      const float *from = head + panels * PANEL * 2 * (d + padded_dim(dims)) / TERMS;
-      unpack_panel(panel_queries(length, i), d, factors, from + i * PANEL * d,
-                   (Element *)dq + i * PANEL * stride + h * d, stride);
+      const float *from = head + queries * 2 * (d + padded_dim(dims)) / TERMS;
+      const bool begun = from[queries * (d + 2) + i] != 0.0F;
+      Element *to = (Element *)dq + i * PANEL * stride + h * d;
+      if (begun) {
+        unpack_panel(panel_queries(length, i), d, factors, from + i * PANEL * d, to, stride);
+      } else {
+        zero_rows(panel_queries(length, i), d, to, stride);
+      }
     }
   }
 }

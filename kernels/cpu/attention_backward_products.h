@@ -23,9 +23,10 @@ typedef struct BackwardHead {
   Word *dout;         /* panels */
   Word *q_rows;       /* (Lp / TERMS, Dp) */
   Word *dout_rows;    /* (Lp / TERMS, Dp) */
-  float *dq;          /* panels: sum of dS K, without the scale */
+  float *dq;          /* panels: sum of dS K, without the scale; nothing yet in a panel that is not begun */
   float *minus_lse;   /* (Lp), in units of log 2; -inf for a query that sees nothing, so that P is 0 */
   float *minus_delta; /* (Lp): -rowsum(dO O) */
+  float *begun;       /* (panels): whether something has been added to the panel's dq, else 0 */
 } BackwardHead;
 
 /* A block of keys of one key head. */
@@ -61,10 +62,10 @@ typedef struct Next {
   Ahead dout_rows;
 } Next;
 
-/* Words of the state of one head. */
+/* Words of the state of one head, a multiple of a line. */
 static int64_t backward_head_words(const AttentionDims *dims, int64_t length) {
   const int64_t row = 2 * dims->head_dim / TERMS + 2 * padded_dim(dims) / TERMS + dims->head_dim + 2;
-  return panel_count(length) * PANEL * row;
+  return round_up(panel_count(length) * (PANEL * row + 1), LINE_BYTES / (int64_t)sizeof(Word));
 }
 
 static size_t attention_backward_bytes(const AttentionDims *dims, int64_t length) {
@@ -83,7 +84,8 @@ static BackwardHead backward_head(const AttentionDims *dims, int64_t length, voi
                         .dout_rows = start + 2 * panels + rows,
                         .dq = floats,
                         .minus_lse = floats + queries * dims->head_dim,
-                        .minus_delta = floats + queries * (dims->head_dim + 1)};
+                        .minus_delta = floats + queries * (dims->head_dim + 1),
+                        .begun = floats + queries * (dims->head_dim + 2)};
 }
 
 /* ---------------------------------------------------------------- scores */
@@ -201,9 +203,9 @@ static __attribute__((noinline)) void add_keys(const BackwardBlock *block, const
   }
 }
 
-/* dq [d][PANEL] += K^T dS^T over the tiles in sight; ds has its terms over keys. */
+/* dq [d][PANEL] += K^T dS^T over the tiles in sight, or = K^T dS^T; ds has its terms over keys. */
 static __attribute__((noinline)) void add_queries(const BackwardBlock *block, const Sight *sight,
-                                                  const Word *ds, Ahead *ahead, float *dq) {
+                                                  const Word *ds, bool first, Ahead *ahead, float *dq) {
   for (int64_t d = 0; d < block->head_dim; d += ROWS) {
     Tile tile;
     tile_zero(&tile);
@@ -211,7 +213,11 @@ static __attribute__((noinline)) void add_queries(const BackwardBlock *block, co
       tile_multiply(&tile, PANEL_VECTORS, block->k_by_keys + (t * block->head_dim + d) * STEP_WORDS,
                     STEP_WORDS, 1, ds + t * STEP_WORDS * PANEL, PANEL, ahead);
     }
-    tile_add_to(&tile, PANEL_VECTORS, dq + d * PANEL, PANEL);
+    if (first) {
+      tile_store(&tile, dq + d * PANEL, PANEL);
+    } else {
+      tile_add_to(&tile, PANEL_VECTORS, dq + d * PANEL, PANEL);
+    }
   }
 }
 

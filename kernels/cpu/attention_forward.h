@@ -113,9 +113,11 @@ static Mask missing_reference(const Panel *panel, const Sight *sight, int v) {
   return mask_and(lanes_equal(reference, vector_set(-INFINITY)), sight->seeing[v]);
 }
 
-/* Gives a reference to the queries that see their first keys in this block: mostly all in one tile. */
+/* Gives a reference to the queries that see their first keys in this block: all at once where a tile is seen
+ * whole. */
 static void find_references(const Panel *panel, ForwardBlock *block, const Sight *sight) {
-  for (int64_t t = sight->begin; t < sight->end; t++) {
+  const bool any_whole = sight->whole_begin < min_of(sight->whole_end, sight->end);
+  for (int64_t t = any_whole ? sight->whole_begin : sight->begin; t < sight->end; t++) {
     Mask missing[PANEL_VECTORS];
     bool any = false;
     for (int v = 0; v < PANEL_VECTORS; v++) {
@@ -300,9 +302,9 @@ static void attention_forward_begin(Device *device, const AttentionDims *dims, i
   const int64_t panels = panel_count(length);
   const int team = team_size(device, dims->heads * length * d / 8);
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
-  for (int64_t h = 0; h < dims->heads; h++) {
-    for (int64_t i = 0; i < panels; i++) {
-      poll_within(device, i, 2 * PANEL * d);
+  for (int64_t i = 0; i < panels; i++) {
+    for (int64_t h = 0; h < dims->heads; h++) {
+      poll_within(device, i * dims->heads + h, 2 * PANEL * d);
       const ForwardHead head = forward_head(dims, length, state, h);
       const Panel to = panel_of(dims, &head, i);
       pack_panel(length - i * PANEL, d, query_factor(dims), (const Element *)q + i * PANEL * stride + h * d,
@@ -328,7 +330,7 @@ static void finish_panel(int64_t count, int64_t d, const float *values, const fl
     unpack_panel(count, d, factors, values, out, row);
     return;
   }
-  for (int64_t lane = 0; lane < count; lane++) memset(out + lane * row, 0, (size_t)d * sizeof *out);
+  zero_rows(count, d, out, row);
 }
 
 static void attention_forward_end(Device *device, const AttentionDims *dims, int64_t length,

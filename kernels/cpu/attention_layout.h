@@ -12,7 +12,8 @@
  * head forward   q in panels [Lp/PANEL][D/TERMS][PANEL], terms over D; weighted values, floats, in panels
  *             [Lp/PANEL][D][PANEL]; reference (Lp), sum (Lp)                          per query head
  *   backward  q, dout in panels as above; q, dout by rows (Lp/TERMS, Dp), terms over queries;
- *             dq, floats, in panels as the weighted values; -lse (Lp), -delta (Lp)    per query head
+ *             dq, floats, in panels as the weighted values; -lse (Lp), -delta (Lp); which panels of dq are
+ *             begun (Lp/PANEL)                                                        per query head
  *
  * Scores are in units of log 2: where a word is a float, q is packed with the factor scale log2(e). */
 #ifndef RINGGPT_CPU_ATTENTION_LAYOUT_H

@@ -153,6 +153,10 @@ static inline void unpack_panel(int64_t count, int64_t d, const float factors[PA
   }
 }
 
+static inline void zero_rows(int64_t count, int64_t d, Element *rows, int64_t stride) {
+  for (int64_t i = 0; i < count; i++) memset(rows + i * stride, 0, (size_t)d * sizeof *rows);
+}
+
 /* Packs the first PANEL of `count` rows of d elements as (PANEL / TERMS, Dp), terms over queries, zeros in
  * the padding. */
 static inline void pack_panel_by_rows(int64_t count, int64_t d, const Element *from, int64_t stride,

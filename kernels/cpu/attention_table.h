@@ -21,9 +21,9 @@ static void attention_pack_kv(Device *device, const AttentionDims *dims, int64_t
   const int64_t size = kv_words(dims, length);
   const int team = team_size(device, dims->kv_heads * length * d / 8);
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
-  for (int64_t head = 0; head < dims->kv_heads; head++) {
-    for (int64_t i = 0; i < length; i += TILE) {
-      poll_within(device, i / TILE, 2 * TILE * d);
+  for (int64_t i = 0; i < length; i += TILE) {
+    for (int64_t head = 0; head < dims->kv_heads; head++) {
+      poll_within(device, i / TILE * dims->kv_heads + head, 2 * TILE * d);
       Word *packed = (Word *)kv + head * 2 * size + i * d / TERMS;
       const int64_t from = i * stride + head * d;
       pack_rows(length - i, d, 1.0F, (const Element *)k + from, stride, packed, TILE);

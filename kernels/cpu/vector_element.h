@@ -16,6 +16,15 @@ static inline __m256 eight_load(const Element *p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 
+#if defined(__AVX512BF16__)
+
+/* Rounds as from_float does, except that subnormal numbers become 0. */
+static inline __m128i eight_round_to_bf16(__m256 x) {
+  return (__m128i)_mm256_cvtneps_pbh(x);
+}
+
+#else
+
 /* Rounds as from_float does. */
 static inline __m128i eight_round_to_bf16(__m256 x) {
   const __m256i bits = _mm256_castps_si256(x);
@@ -26,6 +35,8 @@ static inline __m128i eight_round_to_bf16(__m256 x) {
   const __m256i upper = _mm256_srli_epi32(_mm256_blendv_epi8(nearest, quiet, no_number), 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
 }
+
+#endif
 
 static inline void eight_store(Element *p, __m256 x) {
   _mm_storeu_si128((__m128i *)(void *)p, eight_round_to_bf16(x));
