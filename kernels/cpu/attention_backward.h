@@ -201,9 +201,10 @@ typedef struct Turns {
   const Call *call;
   int64_t chunks;
   int64_t kv_heads;
-  _Atomic int64_t next; /* the first task that nobody has taken */
-  _Atomic int64_t
-      done[WANTED_TASKS]; /* by key chunk and key head: its turns so far; for more than one chunk */
+  int64_t tasks;                           /* chunks x chunks x kv_heads, in the order of turns */
+  int64_t first;                           /* no task before it is left */
+  bool taken[WANTED_TASKS * WANTED_TASKS]; /* by task, for more than one chunk */
+  _Atomic int64_t done[WANTED_TASKS];      /* by key chunk and key head: its turns so far, likewise */
 } Turns;
 
 /* The turn at a place in the order. Under a causal mask the first `t` key chunks have nothing to do in turn
@@ -214,40 +215,78 @@ static int64_t turn_at(int64_t place, int64_t chunks) {
   return place % 2 == 0 ? 1 + place / 2 : chunks - 1 - place / 2;
 }
 
-/* Waits until a key chunk has had `turns` turns. Tasks are taken in order, so another thread is at it. */
-static void await_turns(Turns *turns, int64_t key_chunk, int64_t kv_head, int64_t count) {
-  while (turns->done[key_chunk * turns->kv_heads + kv_head] < count) {
-    device_poll(turns->call->device);
-    (void)sched_yield();
-  }
+/* What a task does, and when. */
+typedef struct Task {
+  int64_t kv_head, key_chunk, query_chunk, place;
+} Task;
+
+static Task task_at(const Turns *turns, int64_t number) {
+  const int64_t key_chunk = number / turns->kv_heads % turns->chunks;
+  const int64_t place = number / turns->kv_heads / turns->chunks;
+  return (Task){.kv_head = number % turns->kv_heads,
+                .key_chunk = key_chunk,
+                .query_chunk = (key_chunk + turn_at(place, turns->chunks)) % turns->chunks,
+                .place = place};
 }
 
-/* Task `task` of chunks x chunks x kv_heads, in the order of turns: behind the task before it of its key
- * chunk, and behind that of its query chunk. */
-static void backward_task(Turns *turns, int64_t task) {
-  const Call *call = turns->call;
+/* Whether the task before it of its key chunk has been done, and that of its query chunk. */
+static bool is_ready(const Turns *turns, int64_t number) {
+  const Task task = task_at(turns, number);
   const int64_t chunks = turns->chunks;
-  const int64_t kv_head = task % turns->kv_heads;
-  const int64_t key_chunk = task / turns->kv_heads % chunks;
-  const int64_t place = task / turns->kv_heads / chunks;
-  const int64_t query_chunk = (key_chunk + turn_at(place, chunks)) % chunks;
-  if (place > 0) {
-    await_turns(turns, key_chunk, kv_head, place);
-    await_turns(turns, (query_chunk - turn_at(place - 1, chunks) + chunks) % chunks, kv_head, place);
+  if (task.place == 0) return true;
+  const int64_t before = (task.query_chunk - turn_at(task.place - 1, chunks) + chunks) % chunks;
+  return turns->done[task.key_chunk * turns->kv_heads + task.kv_head] >= task.place &&
+         turns->done[before * turns->kv_heads + task.kv_head] >= task.place;
+}
+
+/* Takes the first task in the order that is left and ready; false where the others are all waiting for some
+ * that are being done. The first one left never waits for another of them. One thread at a time. */
+static bool take_task(Turns *turns, int64_t *number) {
+  if (turns->chunks == 1) {
+    *number = turns->first++;
+    return true;
   }
-  backward_part(call, kv_head, part_of(panel_count(call->run.length), query_chunk, chunks),
-                part_of(key_blocks(call->key_length), key_chunk, chunks));
-  if (chunks > 1) turns->done[key_chunk * turns->kv_heads + kv_head] = place + 1;
+  while (turns->first < turns->tasks && turns->taken[turns->first]) turns->first++;
+  for (*number = turns->first; *number < turns->tasks; (*number)++) {
+    if (turns->taken[*number] || !is_ready(turns, *number)) continue;
+    turns->taken[*number] = true;
+    return true;
+  }
+  return turns->first == turns->tasks;
+}
+
+static void run_task(Turns *turns, int64_t number) {
+  const Call *call = turns->call;
+  const Task task = task_at(turns, number);
+  backward_part(call, task.kv_head, part_of(panel_count(call->run.length), task.query_chunk, turns->chunks),
+                part_of(key_blocks(call->key_length), task.key_chunk, turns->chunks));
+  if (turns->chunks > 1) turns->done[task.key_chunk * turns->kv_heads + task.kv_head] = task.place + 1;
+}
+
+/* One thread's share. */
+static void run_tasks(Turns *turns) {
+  int64_t number = 0;
+  while (number < turns->tasks) {
+    bool taken = false;
+#pragma omp critical(attention_backward_tasks)
+    taken = take_task(turns, &number);
+    if (!taken) {
+      number = 0;
+      device_poll(turns->call->device);
+      (void)sched_yield();
+    } else if (number < turns->tasks) {
+      run_task(turns, number);
+    }
+  }
 }
 
 static void backward_turns(int team, const Call *call) {
   const int64_t kv_heads = call->dims->kv_heads;
   const int64_t most = min_of(WANTED_TASKS / kv_heads, key_blocks(call->key_length) / CHUNK_BLOCKS);
   const int64_t chunks = max_of(1, most / 2 * 2); /* an even number of tasks at a time */
-  Turns turns = {.call = call, .chunks = chunks, .kv_heads = kv_heads};
-  const int64_t tasks = chunks * chunks * kv_heads;
+  Turns turns = {.call = call, .chunks = chunks, .kv_heads = kv_heads, .tasks = chunks * chunks * kv_heads};
 #pragma omp parallel num_threads(team) if (team > 1)
-  for (int64_t task = turns.next++; task < tasks; task = turns.next++) backward_task(&turns, task);
+  run_tasks(&turns);
 }
 
 static void attention_backward_block(Device *device, const AttentionDims *dims, int64_t query_length,
