@@ -197,6 +197,8 @@ static void check_text(const char *name, const TextCase *text, const TextCase *c
   free(tokens);
 }
 
+static const RopeScaling dynamic_scaling = {.rope_type = ROPE_DYNAMIC, .factor = 2.5};
+
 static const TextCase short_cuts[] = {
     {.chunk = 1000},            /* all at once */
     {.chunk = 7},               /* in chunks */
@@ -325,6 +327,23 @@ static void test_blocks(void **state) {
   device_destroy(device);
 }
 
+/* Scaled positions. Dynamic scaling goes by the whole text from its first token on, whatever was seen of it:
+ * the reference computes all of it at once. */
+static void test_rope_scaling(void **state) {
+  (void)state;
+  TextCase text = {.config = llama_config(2, 2, 1, 16, true), .length = 75, .loss_chunk = 20};
+  text.config.max_position_embeddings = 20;
+  text.config.rope_scaling = dynamic_scaling;
+  check_text("dynamic", &text, short_cuts, sizeof short_cuts / sizeof short_cuts[0]);
+  text.config.rope_scaling = (RopeScaling){.rope_type = ROPE_YARN,
+                                           .factor = 4,
+                                           .original_max_position_embeddings = 20,
+                                           .beta_fast = 2,
+                                           .beta_slow = 0.1,
+                                           .attention_factor = 1.4};
+  check_text("yarn", &text, short_cuts, sizeof short_cuts / sizeof short_cuts[0]);
+}
+
 /* ---------------------------------------------------------------- reset and errors */
 
 /* Behind a piece of several chunks, the logits are those of its last token. */
@@ -374,21 +393,31 @@ done:
   return status;
 }
 
-static void test_reset(void **state) {
-  (void)state;
-  const TextCase text = {.config = gpt2_config(2, 2, 8),
-                         .length = 90,
-                         .loss_chunk = 16,
-                         .chunk = 20,
-                         .first_piece = 70,
-                         .piece = 1};
+static void check_reset(const TextCase *text) {
   Error error = {0};
-  int32_t *tokens = draw_tokens(&text);
-  Work work = {
-      .text = &text, .tokens = tokens, .logits = zeroed(text.length * text.config.vocab_size, sizeof(float))};
+  int32_t *tokens = draw_tokens(text);
+  Work work = {.text = text,
+               .tokens = tokens,
+               .logits = zeroed(text->length * text->config.vocab_size, sizeof(float))};
   expect_ok(run_alone(1, reset_rank, &work, &error), &error);
   free(work.logits);
   free(tokens);
+}
+
+static void test_reset(void **state) {
+  (void)state;
+  TextCase text = {.config = gpt2_config(2, 2, 8),
+                   .length = 90,
+                   .loss_chunk = 16,
+                   .chunk = 20,
+                   .first_piece = 70,
+                   .piece = 1};
+  check_reset(&text);
+  /* The work in between is on shorter sequences, with other frequencies. */
+  text.config = llama_config(2, 2, 2, 8, true);
+  text.config.max_position_embeddings = 20;
+  text.config.rope_scaling = dynamic_scaling;
+  check_reset(&text);
 }
 
 static Status refuse(void *context, int64_t first, int64_t count, const float *logits, Error *error) {
@@ -458,6 +487,7 @@ int main(void) {
       cmocka_unit_test(test_more_than_a_block),
       cmocka_unit_test(test_window_over_blocks),
       cmocka_unit_test(test_blocks),
+      cmocka_unit_test(test_rope_scaling),
       cmocka_unit_test(test_reset),
       cmocka_unit_test(test_refusals),
   };
