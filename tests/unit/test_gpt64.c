@@ -28,7 +28,6 @@ typedef struct Case {
   bool ignored; /* some targets have no weight */
 } Case;
 
-/* V, C, L, H, KV, F, positions, theta, eps, gpt2, tied, window, rope */
 #define YARN                                                                                                 \
   { ROPE64_YARN, 4, 12, 1.5, 0.02, 0, false }
 #define LLAMA3                                                                                               \
@@ -38,6 +37,7 @@ typedef struct Case {
 #define LINEAR                                                                                               \
   { ROPE64_LINEAR, 3, 0, 0, 0, 0, false }
 
+/* V, C, L, H, KV, F, positions, theta, eps, gpt2, tied, window, rope */
 static const Case CASES[] = {
     {"gpt2", {11, 12, 2, 3, 3, 20, 16, 0, 1e-5, true, true, 0, {0}}, false, false},
     {"gpt2 documents, untied", {11, 12, 2, 2, 2, 20, 16, 0, 1e-5, true, false, 0, {0}}, true, true},
