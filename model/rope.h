@@ -13,9 +13,9 @@
  *             w_j / factor where less than low_freq_factor times, and between them linear in the number of
  *             turns (Llama 3.1)
  *
- * Meaning and defaults are Hugging Face's, but in double: at a million positions an angle from a frequency in
- * float is wrong by a tenth of a radian. Dynamic scaling goes by the length of the sequences at hand alone:
- * the same batch gives the same result, whatever was computed before.
+ * Meaning and defaults are Hugging Face's, but in double: in float an angle at a million positions is wrong
+ * by hundredths of a radian. Dynamic scaling goes by the length of the sequences at hand alone: the same
+ * batch gives the same result, whatever was computed before.
  */
 #ifndef RINGGPT_MODEL_ROPE_H
 #define RINGGPT_MODEL_ROPE_H
