@@ -360,7 +360,8 @@ static Status check_last_logits(Decoder *decoder, const Work *work, Error *error
   return STATUS_OK;
 }
 
-/* The same text again gives the same bits, also with other work of the model in between. */
+/* The same text again gives the same bits, also with other work of the model before and in between, which
+ * gives the same bits too. */
 static Status reset_rank(TestRank *rank, void *context, Error *error) {
   Work *work = context;
   const TextCase *text = work->text;
@@ -368,12 +369,14 @@ static Status reset_rank(TestRank *rank, void *context, Error *error) {
   const DecoderOptions options = {.most_tokens = text->length, .chunk = text->chunk};
   const ModelBatch batch = {
       .sequences = 2, .sequence_length = 30, .tokens = work->tokens, .targets = work->tokens};
+  float before[60];
   float nll[60];
   Model *model = NULL;
   Decoder *decoder = NULL;
   Status status = STATUS_OK;
   float *first = zeroed(text->length * text->config.vocab_size, sizeof(float));
   TRY_GOTO(create_model(rank, text, &model, error), done);
+  TRY_GOTO(model_evaluate(model, &batch, before, error), done);
   TRY_GOTO(decoder_create(model, &options, &decoder, error), done);
   TRY_GOTO(append_pieces(decoder, work, error), done);
   memcpy(first, work->logits, bytes);
@@ -382,6 +385,7 @@ static Status reset_rank(TestRank *rank, void *context, Error *error) {
   memset(work->logits, 0, bytes);
   TRY_GOTO(decoder_append_visit(decoder, 40, work->tokens, collect, work, error), done);
   TRY_GOTO(model_evaluate(model, &batch, nll, error), done);
+  assert_memory_equal(nll, before, sizeof nll);
   decoder_reset(decoder);
   TRY_GOTO(append_pieces(decoder, work, error), done);
   assert_memory_equal(first, work->logits, bytes);
@@ -399,7 +403,11 @@ static void check_reset(const TextCase *text) {
   Work work = {.text = text,
                .tokens = tokens,
                .logits = zeroed(text->length * text->config.vocab_size, sizeof(float))};
+  double *expected = reference_logits(text, tokens);
   expect_ok(run_alone(1, reset_rank, &work, &error), &error);
+  check_within("logits behind other work",
+               largest_error(text->length * text->config.vocab_size, work.logits, expected), 1e-5);
+  free(expected);
   free(work.logits);
   free(tokens);
 }
