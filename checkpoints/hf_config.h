@@ -20,6 +20,27 @@ typedef enum HfPosition { HF_POSITION_ROPE, HF_POSITION_LEARNED } HfPosition;
 typedef enum HfNorm { HF_NORM_RMSNORM, HF_NORM_LAYERNORM } HfNorm;
 typedef enum HfActivation { HF_ACTIVATION_SWIGLU, HF_ACTIVATION_GELU } HfActivation;
 
+typedef enum HfRopeType {
+  HF_ROPE_DEFAULT,
+  HF_ROPE_LINEAR,
+  HF_ROPE_DYNAMIC,
+  HF_ROPE_YARN,
+  HF_ROPE_LLAMA3
+} HfRopeType;
+
+/* What rope_scaling, or rope_parameters, says. Keys that the type does not read are 0, truncate is true. */
+typedef struct HfRopeScaling {
+  HfRopeType rope_type;
+  double factor;
+  int64_t original_max_position_embeddings;
+  double beta_fast;
+  double beta_slow;
+  double attention_factor; /* 0: what follows from factor */
+  bool truncate;
+  double low_freq_factor;
+  double high_freq_factor;
+} HfRopeScaling;
+
 /* A model in the words of Llama's config.json; GPT-2's own words (n_embd, ...) are translated. */
 typedef struct HfConfig {
   int64_t vocab_size;
@@ -30,6 +51,7 @@ typedef struct HfConfig {
   int64_t intermediate_size;
   int64_t max_position_embeddings;
   double rope_theta;
+  HfRopeScaling rope_scaling;
   double norm_eps;
   double initializer_range;
   HfPosition position;
@@ -47,7 +69,7 @@ Status hf_config_text(const HfConfig *config, char **out, Error *error);
 /* Reads config.json at `path`: the file itself, the directory that holds it, or a .safetensors file beside
  * it. STATUS_NO_INPUT when it is not there, STATUS_DATA when it is not JSON or a value is missing or has the
  * wrong type, STATUS_CONFIG when it describes a model that this program cannot compute (another architecture,
- * scaled RoPE, another activation, ...): the message names the key. */
+ * another type of RoPE, another activation, ...): the message names the key. */
 Status hf_config_read(const char *path, HfConfig *config, Error *error);
 
 #endif

@@ -109,29 +109,105 @@ static Status read_sizes(const Reader *reader, HfConfig *config) {
   return STATUS_OK;
 }
 
-/* One of the two places where RoPE is described: `key` is rope_parameters or rope_scaling. */
-static Status read_rope_object(const Reader *reader, const char *key, double *theta) {
+/* ---------------------------------------------------------------- RoPE */
+
+/* A number that must be there. */
+static Status get_given(const Reader *reader, const char *key, double *value) {
+  if (get(reader, key) == NULL) return fail(reader->error, STATUS_DATA, "%s: has no %s", reader->path, key);
+  return get_real(reader, key, 0, value);
+}
+
+static Status read_rope_type(const Reader *inner, const char *key, HfRopeType *type) {
+  static const char *const names[] = {"default", "linear", "dynamic", "yarn", "llama3"};
+  const char *name = NULL;
+  TRY(get_text(inner, "type", "default", &name));
+  TRY(get_text(inner, "rope_type", name, &name));
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    if (strcmp(name, names[i]) != 0) continue;
+    *type = (HfRopeType)i;
+    return STATUS_OK;
+  }
+  return fail(
+      inner->error, STATUS_CONFIG,
+      "%s: %s is of type %.60s: this program computes default, linear, dynamic, yarn and llama3 alone",
+      inner->path, key, name);
+}
+
+/* What transformers reads for yarn; 0 counts as absent there, but for the attention factor. */
+static Status read_yarn(const Reader *inner, HfRopeScaling *scaling) {
+  TRY(get_real(inner, "beta_fast", 0, &scaling->beta_fast));
+  TRY(get_real(inner, "beta_slow", 0, &scaling->beta_slow));
+  if (scaling->beta_fast == 0) scaling->beta_fast = 32;
+  if (scaling->beta_slow == 0) scaling->beta_slow = 1;
+  TRY(get_bool(inner, "truncate", true, &scaling->truncate));
+  TRY(get_real(inner, "attention_factor", 0, &scaling->attention_factor));
+  if (scaling->attention_factor == 0 && get(inner, "attention_factor") != NULL) {
+    return wrong_type(inner, "attention_factor", "above 0");
+  }
+  if (get(inner, "mscale") != NULL && get(inner, "mscale_all_dim") != NULL) {
+    return unsupported(inner, "mscale", "an attention_factor");
+  }
+  return STATUS_OK;
+}
+
+/* The keys that the type reads. The positions before the scaling are the model's where nothing is said. */
+static Status read_scaling(const Reader *reader, const Reader *inner, int64_t positions,
+                           HfRopeScaling *scaling) {
+  const HfRopeType type = scaling->rope_type;
+  if (type == HF_ROPE_DEFAULT) return STATUS_OK;
+  TRY(get_given(inner, "factor", &scaling->factor));
+  if (type == HF_ROPE_LINEAR || type == HF_ROPE_DYNAMIC) return STATUS_OK;
+  const char *key = "original_max_position_embeddings";
+  TRY(get_size(inner, key, 1, positions, &scaling->original_max_position_embeddings));
+  TRY(get_size(reader, key, 1, scaling->original_max_position_embeddings,
+               &scaling->original_max_position_embeddings));
+  if (type == HF_ROPE_YARN) return read_yarn(inner, scaling);
+  TRY(get_given(inner, "low_freq_factor", &scaling->low_freq_factor));
+  return get_given(inner, "high_freq_factor", &scaling->high_freq_factor);
+}
+
+/* One of the two places where RoPE is described: `key` is rope_parameters or rope_scaling. Without it scaling
+ * and theta stay as they are. */
+static Status read_rope_object(const Reader *reader, const char *key, const HfConfig *config,
+                               HfRopeScaling *scaling, double *theta) {
   const json_t *object = get(reader, key);
   if (object == NULL) return STATUS_OK;
   if (!json_is_object(object)) return wrong_type(reader, key, "an object");
   const Reader inner = {.path = reader->path, .root = object, .error = reader->error};
-  const char *type = NULL;
   double part = 1;
-  TRY(get_text(&inner, "type", "default", &type));
-  TRY(get_text(&inner, "rope_type", type, &type));
-  if (strcmp(type, "default") != 0) return unsupported(reader, key, "plain RoPE, type default,");
+  *scaling = (HfRopeScaling){.truncate = true};
+  TRY(read_rope_type(&inner, key, &scaling->rope_type));
+  TRY(read_scaling(reader, &inner, config->max_position_embeddings, scaling));
   TRY(get_real(&inner, "partial_rotary_factor", 1, &part));
   if (part != 1) return unsupported(reader, "partial_rotary_factor", "1");
   return get_real(&inner, "rope_theta", *theta, theta);
 }
 
+static bool same_scaling(const HfRopeScaling *a, const HfRopeScaling *b) {
+  return a->rope_type == b->rope_type && a->factor == b->factor &&
+         a->original_max_position_embeddings == b->original_max_position_embeddings &&
+         a->beta_fast == b->beta_fast && a->beta_slow == b->beta_slow &&
+         a->attention_factor == b->attention_factor && a->truncate == b->truncate &&
+         a->low_freq_factor == b->low_freq_factor && a->high_freq_factor == b->high_freq_factor;
+}
+
+/* transformers 4 reads rope_scaling alone, 5 prefers it, each without a word about the other place: which
+ * model is meant by two that differ nobody knows. */
 static Status read_rope(const Reader *reader, HfConfig *config) {
   double part = 1;
+  HfRopeScaling scaling = config->rope_scaling;
   TRY(get_real(reader, "partial_rotary_factor", 1, &part));
   if (part != 1) return unsupported(reader, "partial_rotary_factor", "1");
   TRY(get_real(reader, "rope_theta", 10000, &config->rope_theta));
-  TRY(read_rope_object(reader, "rope_scaling", &config->rope_theta));
-  return read_rope_object(reader, "rope_parameters", &config->rope_theta);
+  TRY(read_rope_object(reader, "rope_scaling", config, &config->rope_scaling, &config->rope_theta));
+  const bool both = get(reader, "rope_scaling") != NULL && get(reader, "rope_parameters") != NULL;
+  TRY(read_rope_object(reader, "rope_parameters", config, &scaling, &config->rope_theta));
+  if (both && !same_scaling(&scaling, &config->rope_scaling)) {
+    return fail(reader->error, STATUS_CONFIG, "%s: rope_scaling and rope_parameters contradict each other",
+                reader->path);
+  }
+  if (get(reader, "rope_scaling") == NULL) config->rope_scaling = scaling;
+  return STATUS_OK;
 }
 
 /* ---------------------------------------------------------------- families */
@@ -268,7 +344,7 @@ Status hf_config_read(const char *path, HfConfig *config, Error *error) {
   size_t bytes = 0;
   json_error_t reason;
   Status status = STATUS_OK;
-  *config = (HfConfig){.eos_token_id = -1};
+  *config = (HfConfig){.rope_scaling = {.truncate = true}, .eos_token_id = -1};
   TRY(config_path(path, file, error));
   TRY(file_read_whole(file, MAX_BYTES, &text, &bytes, error));
   json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &reason);

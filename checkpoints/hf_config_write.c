@@ -47,15 +47,51 @@ static void write_gpt2(JsonWriter *root, const HfConfig *config) {
   json_write_bool(root, "scale_attn_weights", true);
 }
 
-/* transformers 4 reads rope_theta and rope_scaling, 5 reads rope_parameters; each would take 10000 without a
- * warning where its own key is missing. */
+static const char *const rope_types[] = {[HF_ROPE_DEFAULT] = "default",
+                                         [HF_ROPE_LINEAR] = "linear",
+                                         [HF_ROPE_DYNAMIC] = "dynamic",
+                                         [HF_ROPE_YARN] = "yarn",
+                                         [HF_ROPE_LLAMA3] = "llama3"};
+
+/* The keys of a scaling: those that its type reads, since transformers warns of others. */
+static void set_rope_scaling(JsonWriter *object, const HfRopeScaling *scaling) {
+  const bool yarn = scaling->rope_type == HF_ROPE_YARN;
+  const bool llama3 = scaling->rope_type == HF_ROPE_LLAMA3;
+  json_write_string(object, "rope_type", rope_types[scaling->rope_type]);
+  if (scaling->rope_type != HF_ROPE_DEFAULT) json_write_real(object, "factor", scaling->factor);
+  if (yarn || llama3) {
+    json_write_integer(object, "original_max_position_embeddings", scaling->original_max_position_embeddings);
+  }
+  if (yarn) {
+    json_write_real(object, "beta_fast", scaling->beta_fast);
+    json_write_real(object, "beta_slow", scaling->beta_slow);
+    if (scaling->attention_factor > 0) {
+      json_write_real(object, "attention_factor", scaling->attention_factor);
+    }
+    if (!scaling->truncate) json_write_bool(object, "truncate", false);
+  }
+  if (llama3) {
+    json_write_real(object, "low_freq_factor", scaling->low_freq_factor);
+    json_write_real(object, "high_freq_factor", scaling->high_freq_factor);
+  }
+}
+
+/* transformers 4 reads rope_theta and rope_scaling, 5 reads rope_parameters, or the former two where
+ * rope_scaling is not null; each would take theta for 10000 and no scaling without a warning where its own
+ * key is missing. */
 static void set_rope(JsonWriter *root, const HfConfig *config) {
   JsonWriter parameters = json_write_begin();
-  json_write_string(&parameters, "rope_type", "default");
+  set_rope_scaling(&parameters, &config->rope_scaling);
   json_write_real(&parameters, "rope_theta", config->rope_theta);
   json_write_object(root, "rope_parameters", &parameters);
   json_write_real(root, "rope_theta", config->rope_theta);
-  json_write_null(root, "rope_scaling");
+  if (config->rope_scaling.rope_type == HF_ROPE_DEFAULT) {
+    json_write_null(root, "rope_scaling");
+    return;
+  }
+  JsonWriter scaling = json_write_begin();
+  set_rope_scaling(&scaling, &config->rope_scaling);
+  json_write_object(root, "rope_scaling", &scaling);
 }
 
 static void set_sizes(JsonWriter *root, const HfConfig *config) {

@@ -2,7 +2,6 @@
  * seen so far. */
 #include "model/decoder.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #include "kernels/base/memory.h"
@@ -66,18 +65,13 @@ static Status build(Decoder *decoder, Error *error) {
 }
 
 Status decoder_create(Model *model, const DecoderOptions *options, Decoder **out, Error *error) {
-  const ModelConfig *config = &model->options.config;
-  const int64_t head_dim = config->hidden_size / config->num_attention_heads;
   void *memory = NULL;
   *out = NULL;
   TRY(check_options(model, options, error));
   TRY(memory_alloc(1, sizeof(Decoder), "decoder", &memory, error));
   Decoder *decoder = memory;
   *decoder = (Decoder){.model = model,
-                       .dims = {.heads = config->num_attention_heads,
-                                .kv_heads = config->num_key_value_heads,
-                                .head_dim = head_dim,
-                                .scale = (float)(1.0 / sqrt((double)head_dim))},
+                       .dims = model_attention_dims(&model->options.config),
                        .most_tokens = options->most_tokens,
                        .chunk = smaller(options->chunk, options->most_tokens)};
   const Status status = build(decoder, error);
@@ -146,7 +140,8 @@ static Status run_chunk(Decoder *decoder, int64_t n, const int32_t *tokens, Erro
     decoder->host_keys[i] = first_key_of(decoder, decoder->length + i);
   }
   device_write(model->device, decoder->first_key, decoder->host_keys, (size_t)n * sizeof(int64_t));
-  model_load_rows(model, n, tokens);
+  /* Keys stay in the cache as they were turned, so that one length must hold for all of the text. */
+  model_load_rows(model, n, decoder->most_tokens, tokens);
   model_embed(model);
   for (int64_t l = 0; l < layers; l++) {
     layer_forward_qkv(model, l);

@@ -4,7 +4,11 @@
  * One rank, one sequence, no document mask; a sliding window is kept. A piece is computed in chunks of
  * tokens, so that a prompt of any length needs memory for a chunk of activations and for its keys and values,
  * and never for its logits. The logits of a position do not depend on how the text was cut into pieces and
- * chunks, but for rounding. */
+ * chunks, but for rounding.
+ *
+ * RoPE whose scaling goes by the length of the text (dynamic) takes most_tokens for it from the first token
+ * on: the logits are those of a forward pass over a text of that length. Hugging Face changes the frequencies
+ * while the text grows, but keeps the keys that were turned by those before. */
 #ifndef RINGGPT_MODEL_DECODER_H
 #define RINGGPT_MODEL_DECODER_H
 
@@ -16,7 +20,7 @@
 typedef struct Decoder Decoder;
 
 typedef struct DecoderOptions {
-  int64_t most_tokens; /* of the whole text; memory for keys and values grows with what is seen */
+  int64_t most_tokens; /* of the whole text, at most; memory for keys and values grows with what is seen */
   int64_t chunk;       /* tokens computed at once, >= 1 */
 } DecoderOptions;
 

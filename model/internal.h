@@ -19,6 +19,8 @@ struct Model {
   double *nll_sum;           /* (1) device memory: of the passes whose loss was not taken yet */
   int64_t targets;           /* their valid targets */
   double *inverse_frequency; /* (D / 2) of RoPE, device memory, NULL without */
+  double *host_frequency;    /* the same in host memory */
+  int64_t frequency_length;  /* of the sequences that they are for; 0: none yet */
   RingAttention *attention;
   Activations acts;
   int64_t n;    /* rows of the batch at hand */
@@ -76,10 +78,13 @@ void mlp_backward(const Model *model, int64_t layer);
 /* Makes room for `rows` rows; what the activations held is lost where they had less. */
 Status model_reserve(Model *model, int64_t rows, Error *error);
 
+/* What attention computes with: the scale is 1 / sqrt(D) times the square of RoPE's attention factor. */
+AttentionDims model_attention_dims(const ModelConfig *config);
+
 /* Takes tokens (n), host memory, at the positions in acts.host_positions (n), which the caller has filled
  * after model_reserve: n, the tokens, positions and RoPE's table of the rows at hand, which are without
- * dropout. */
-void model_load_rows(Model *model, int64_t n, const int32_t *tokens);
+ * dropout and belong to sequences of `length` >= 1 tokens. */
+void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tokens);
 
 /* The embeddings of the rows at hand, to the input of the first layer. */
 void model_embed(Model *model);

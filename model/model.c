@@ -6,6 +6,7 @@
 
 #include "kernels/base/memory.h"
 #include "model/internal.h"
+#include "model/rope.h"
 
 const elem *model_weight(const Model *model, int64_t offset) {
   if (offset == PARAM_ABSENT) return NULL;
@@ -34,29 +35,31 @@ float *model_gradients(Model *model) {
 
 /* ---------------------------------------------------------------- life */
 
-/* theta^(-2j/D) for j in [0, D/2): the frequencies of J. Su et al. */
-static Status make_frequencies(Model *model, int64_t head_dim, Error *error) {
-  const size_t bytes = (size_t)head_dim / 2 * sizeof(double);
+AttentionDims model_attention_dims(const ModelConfig *config) {
+  const int64_t head_dim = config->hidden_size / config->num_attention_heads;
+  /* A factor on the cosines and sines of queries and keys is its square on their products, and on both
+   * gradients: rotations stay rotations, and keys on the ring and in the cache are without it. */
+  const double factor =
+      config->position == POSITION_ROPE ? rope_attention_factor(&config->rope_scaling) : 1.0;
+  return (AttentionDims){.heads = config->num_attention_heads,
+                         .kv_heads = config->num_key_value_heads,
+                         .head_dim = head_dim,
+                         .scale = (float)(factor * factor / sqrt((double)head_dim))};
+}
+
+static Status reserve_frequencies(Model *model, int64_t head_dim, Error *error) {
+  const size_t count = (size_t)head_dim / 2;
   void *memory = NULL;
-  DeviceMapping mapping;
-  TRY(device_alloc(model->device, bytes, "RoPE frequencies", &memory, error));
+  TRY(memory_alloc(count, sizeof(double), "RoPE frequencies", &memory, error));
+  model->host_frequency = memory;
+  TRY(device_alloc(model->device, count * sizeof(double), "RoPE frequencies", &memory, error));
   model->inverse_frequency = memory;
-  TRY(device_map(model->device, memory, bytes, "RoPE frequencies", &mapping, error));
-  double *frequency = mapping.host;
-  for (int64_t j = 0; j < head_dim / 2; j++) {
-    frequency[j] = pow(model->options.config.rope_theta, -2.0 * (double)j / (double)head_dim);
-  }
-  device_unmap(&mapping, true);
   return STATUS_OK;
 }
 
 static Status build(Model *model, Error *error) {
   const ModelConfig *config = &model->options.config;
-  const int64_t head_dim = config->hidden_size / config->num_attention_heads;
-  const AttentionDims dims = {.heads = config->num_attention_heads,
-                              .kv_heads = config->num_key_value_heads,
-                              .head_dim = head_dim,
-                              .scale = (float)(1.0 / sqrt((double)head_dim))};
+  const AttentionDims dims = model_attention_dims(config);
   void *memory = NULL;
   TRY(params_build(config, &model->table, &model->places, error));
   const size_t total = (size_t)model->table.total;
@@ -71,7 +74,7 @@ static Status build(Model *model, Error *error) {
     TRY(device_alloc(model->device, sizeof *model->nll_sum, "loss", &memory, error));
     model->nll_sum = memory;
   }
-  if (config->position == POSITION_ROPE) TRY(make_frequencies(model, head_dim, error));
+  if (config->position == POSITION_ROPE) TRY(reserve_frequencies(model, dims.head_dim, error));
   return ring_attention_create(model->device, model->ring, &dims, &model->attention, error);
 }
 
@@ -95,6 +98,7 @@ void model_destroy(Model *model) {
   activations_destroy(&model->acts);
   ring_attention_destroy(model->attention);
   device_free(model->device, model->inverse_frequency);
+  free(model->host_frequency);
   device_free(model->device, model->nll_sum);
   device_free(model->device, model->gradients);
   if (model->options.weights == NULL) device_free(model->device, model->weights);
@@ -130,7 +134,18 @@ static void fill_positions(const Layout *layout, int64_t sequences, int64_t *pos
   }
 }
 
-void model_load_rows(Model *model, int64_t n, const int32_t *tokens) {
+/* The frequencies of sequences of `length` tokens, to the device unless they are there. */
+static void load_frequencies(Model *model, int64_t length) {
+  const ModelConfig *config = &model->options.config;
+  const int64_t pairs = config->hidden_size / config->num_attention_heads / 2;
+  if (length == model->frequency_length) return;
+  rope_inverse_frequencies(config, length, model->host_frequency);
+  device_write(model->device, model->inverse_frequency, model->host_frequency,
+               (size_t)pairs * sizeof(double));
+  model->frequency_length = length;
+}
+
+void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tokens) {
   const ModelConfig *config = &model->options.config;
   const Activations *acts = &model->acts;
   Device *device = model->device;
@@ -139,6 +154,7 @@ void model_load_rows(Model *model, int64_t n, const int32_t *tokens) {
   device_write(device, acts->tokens, tokens, (size_t)n * sizeof(int32_t));
   device_write(device, acts->positions, acts->host_positions, (size_t)n * sizeof(int64_t));
   if (acts->rope != NULL) {
+    load_frequencies(model, length);
     device->ops.rope_table(device, n, config->hidden_size / config->num_attention_heads, acts->positions,
                            model->inverse_frequency, acts->rope);
   }
@@ -152,7 +168,7 @@ static Status load_batch(Model *model, const ModelBatch *batch, bool backward, E
                              model->options.config.sliding_window, backward, error));
   int64_t *positions = model->acts.host_positions;
   fill_positions(&layout, batch->sequences, positions);
-  model_load_rows(model, n, batch->tokens);
+  model_load_rows(model, n, batch->sequence_length, batch->tokens);
   model->dropout = backward && model->options.dropout > 0.0;
   if (model->dropout) {
     dropout_token_numbers(batch->first_draw, batch->sequence_length, n, layout.local_length, positions);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "model/rope.h"
 #include "train/option_value.h"
 #include "train/options.h"
 #include "train/yaml_reader.h"
@@ -23,9 +24,22 @@ static void name_from_path(const char *path, RunConfig *run) {
   (void)snprintf(run->name, sizeof run->name, "%.*s", fits ? (int)length : 3, fits ? base : "run");
 }
 
+/* What Hugging Face takes for what the scaling of positions leaves out. */
+static void resolve_rope(ModelConfig *model, const TrainConfig *train) {
+  RopeScaling *scaling = &model->rope_scaling;
+  const bool yarn = scaling->rope_type == ROPE_YARN;
+  if (yarn && scaling->beta_fast == 0) scaling->beta_fast = ROPE_BETA_FAST;
+  if (yarn && scaling->beta_slow == 0) scaling->beta_slow = ROPE_BETA_SLOW;
+  if (model->max_position_embeddings != 0) return;
+  const double extended = scaling->factor * (double)scaling->original_max_position_embeddings;
+  const bool extends = yarn || scaling->rope_type == ROPE_LLAMA3;
+  model->max_position_embeddings =
+      extends && extended >= 1 && extended < 0x1p40 ? (int64_t)extended : train->sequence_length;
+}
+
 static void resolve_model(ModelConfig *model, const TrainConfig *train) {
   if (model->num_key_value_heads == 0) model->num_key_value_heads = model->num_attention_heads;
-  if (model->max_position_embeddings == 0) model->max_position_embeddings = train->sequence_length;
+  resolve_rope(model, train);
   if (model->intermediate_size > 0) return;
   const int64_t width = model->hidden_size;
   if (model->activation == ACTIVATION_GELU)
@@ -98,23 +112,46 @@ static int emit_key(yaml_emitter_t *emitter, const char *key) {
          yaml_emitter_emit(emitter, &event);
 }
 
-/* Emits all options, those of one section in a mapping of their own. */
+/* Bytes of a path of mappings that two options share: "model.rope_scaling." */
+static size_t common_path(const char *a, const char *b) {
+  size_t common = 0;
+  for (size_t i = 0; a[i] && a[i] == b[i]; i++)
+    if (a[i] == '.') common = i + 1;
+  return common;
+}
+
+/* Goes from one path of mappings to another: closes those that end, opens those that begin. */
+static int emit_path(yaml_emitter_t *emitter, const char *from, const char *to) {
+  const size_t common = common_path(from, to);
+  int good = 1;
+  for (const char *dot = strchr(from + common, '.'); good && dot; dot = strchr(dot + 1, '.'))
+    good = emit_mapping_end(emitter);
+  for (const char *at = to + common; good && *at; at += strcspn(at, ".") + 1) {
+    char key[OPTION_NAME_BYTES];
+    (void)snprintf(key, sizeof key, "%.*s", (int)strcspn(at, "."), at);
+    good = emit_key(emitter, key) && emit_mapping_start(emitter);
+  }
+  return good;
+}
+
+/* Emits all options, those of one section, and of a group in it, in a mapping of their own. */
 static int emit_options(const Config *config, yaml_emitter_t *emitter) {
   int64_t count;
   const Option *table = options_table(&count);
-  const char *section = "";
+  char path[OPTION_NAME_BYTES] = "", name[OPTION_NAME_BYTES];
   int good = emit_mapping_start(emitter);
   for (int64_t i = 0; good && i < count; i++) {
     const Option *option = &table[i];
-    if (strcmp(option->section, section) != 0) {
-      if (*section) good = emit_mapping_end(emitter);
-      section = option->section;
-      if (*section) good = good && emit_key(emitter, section) && emit_mapping_start(emitter);
-    }
-    good = good && emit_key(emitter, option->key) && option_value_emit(option, config, emitter);
+    option_name(option, name, sizeof name);
+    const char *dot = strrchr(name, '.');
+    const size_t length = dot ? (size_t)(dot - name) + 1 : 0;
+    char next[OPTION_NAME_BYTES];
+    (void)snprintf(next, sizeof next, "%.*s", (int)length, name);
+    good = emit_path(emitter, path, next) && emit_key(emitter, name + length) &&
+           option_value_emit(option, config, emitter);
+    memcpy(path, next, sizeof path);
   }
-  if (*section) good = good && emit_mapping_end(emitter);
-  return good && emit_mapping_end(emitter);
+  return good && emit_path(emitter, path, "") && emit_mapping_end(emitter);
 }
 
 static int emit_document(const Config *config, yaml_emitter_t *emitter) {

@@ -1,9 +1,40 @@
 /* A model's configuration in the words of Hugging Face's config.json. */
 #include "train/hf_model.h"
 
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "checkpoints/hf_config.h"
+#include "model/rope.h"
+
+_Static_assert((int)HF_ROPE_LINEAR == (int)ROPE_LINEAR && (int)HF_ROPE_DYNAMIC == (int)ROPE_DYNAMIC &&
+                   (int)HF_ROPE_YARN == (int)ROPE_YARN && (int)HF_ROPE_LLAMA3 == (int)ROPE_LLAMA3,
+               "the types of RoPE have the same numbers");
+
+static HfRopeScaling to_hf(const RopeScaling *scaling) {
+  return (HfRopeScaling){.rope_type = (HfRopeType)scaling->rope_type,
+                         .factor = scaling->factor,
+                         .original_max_position_embeddings = scaling->original_max_position_embeddings,
+                         .beta_fast = scaling->beta_fast,
+                         .beta_slow = scaling->beta_slow,
+                         .attention_factor = scaling->attention_factor,
+                         .truncate = scaling->truncate,
+                         .low_freq_factor = scaling->low_freq_factor,
+                         .high_freq_factor = scaling->high_freq_factor};
+}
+
+static RopeScaling from_hf(const HfRopeScaling *scaling) {
+  return (RopeScaling){.rope_type = (RopeType)scaling->rope_type,
+                       .factor = scaling->factor,
+                       .original_max_position_embeddings = scaling->original_max_position_embeddings,
+                       .beta_fast = scaling->beta_fast,
+                       .beta_slow = scaling->beta_slow,
+                       .attention_factor = scaling->attention_factor,
+                       .truncate = scaling->truncate,
+                       .low_freq_factor = scaling->low_freq_factor,
+                       .high_freq_factor = scaling->high_freq_factor};
+}
 
 static HfConfig hf_model_config(const ModelConfig *model, int32_t end_of_document) {
   return (HfConfig){
@@ -15,6 +46,7 @@ static HfConfig hf_model_config(const ModelConfig *model, int32_t end_of_documen
       .intermediate_size = model->intermediate_size,
       .max_position_embeddings = model->max_position_embeddings,
       .rope_theta = model->rope_theta,
+      .rope_scaling = to_hf(&model->rope_scaling),
       .norm_eps = model->norm_eps,
       .initializer_range = model->initializer_range,
       .position = model->position == POSITION_ROPE ? HF_POSITION_ROPE : HF_POSITION_LEARNED,
@@ -38,6 +70,54 @@ static Status differs(const char *path, const char *key, double theirs, double o
               theirs, ours);
 }
 
+/* ---------------------------------------------------------------- what may change */
+
+#define REACH_BYTES 384
+
+/* The scaling in words that begin with a comma, with every number that it reads; empty without one. */
+static void describe_scaling(const HfConfig *config, char *text, size_t bytes) {
+  const RopeScaling scaling = from_hf(&config->rope_scaling);
+  const char *name = rope_type_names[scaling.rope_type];
+  const int64_t original = scaling.original_max_position_embeddings;
+  switch (scaling.rope_type) {
+  case ROPE_DEFAULT:
+    text[0] = '\0';
+    break;
+  case ROPE_LINEAR:
+    (void)snprintf(text, bytes, ", %s scaling by %.9g", name, scaling.factor);
+    break;
+  case ROPE_DYNAMIC:
+    (void)snprintf(text, bytes, ", %s scaling by %.9g beyond %" PRId64, name, scaling.factor,
+                   config->max_position_embeddings);
+    break;
+  case ROPE_YARN:
+    (void)snprintf(text, bytes,
+                   ", %s scaling by %.9g from %" PRId64 " (beta_fast %.9g, beta_slow %.9g, attention_factor "
+                   "%.9g%s)",
+                   name, scaling.factor, original, scaling.beta_fast, scaling.beta_slow,
+                   rope_attention_factor(&scaling), scaling.truncate ? "" : ", not truncated");
+    break;
+  case ROPE_LLAMA3:
+    (void)snprintf(text, bytes,
+                   ", %s scaling by %.9g from %" PRId64 " (low_freq_factor %.9g, high_freq_factor %.9g)",
+                   name, scaling.factor, original, scaling.low_freq_factor, scaling.high_freq_factor);
+    break;
+  }
+}
+
+/* What may be changed on purpose for longer contexts. */
+static void describe_reach(const HfConfig *config, char text[REACH_BYTES]) {
+  char scaling[REACH_BYTES / 2];
+  const long long window = (long long)config->sliding_window;
+  if (config->position != HF_POSITION_ROPE) {
+    (void)snprintf(text, REACH_BYTES, "sliding_window %lld", window);
+    return;
+  }
+  describe_scaling(config, scaling, sizeof scaling);
+  (void)snprintf(text, REACH_BYTES, "rope_theta %.9g%s and sliding_window %lld", config->rope_theta, scaling,
+                 window);
+}
+
 Status hf_model_check(const ModelConfig *model, const char *path, char *warning, size_t bytes, Error *error) {
   const HfConfig ours = hf_model_config(model, -1);
   HfConfig theirs;
@@ -55,12 +135,11 @@ Status hf_model_check(const ModelConfig *model, const char *path, char *warning,
     return fail(error, STATUS_CONFIG, "%s: its model is of another family (position, norm or activation)",
                 path);
   }
-  if ((ours.position == HF_POSITION_ROPE && theirs.rope_theta != ours.rope_theta) ||
-      theirs.sliding_window != ours.sliding_window) {
-    (void)snprintf(warning, bytes,
-                   "%s: trained with rope_theta %.9g and sliding_window %lld, computed with %.9g and %lld",
-                   path, theirs.rope_theta, (long long)theirs.sliding_window, ours.rope_theta,
-                   (long long)ours.sliding_window);
+  char reach[2][REACH_BYTES];
+  describe_reach(&theirs, reach[0]);
+  describe_reach(&ours, reach[1]);
+  if (strcmp(reach[0], reach[1]) != 0) {
+    (void)snprintf(warning, bytes, "%s: trained with %s, computed with %s", path, reach[0], reach[1]);
   }
   return STATUS_OK;
 }
@@ -84,6 +163,7 @@ Status hf_model_read(const char *path, ModelConfig *model, Error *error) {
       .intermediate_size = config.intermediate_size,
       .max_position_embeddings = config.max_position_embeddings,
       .rope_theta = config.rope_theta,
+      .rope_scaling = from_hf(&config.rope_scaling),
       .norm_eps = config.norm_eps,
       .initializer_range = config.initializer_range,
       .position = config.position == HF_POSITION_ROPE ? POSITION_ROPE : POSITION_LEARNED,

@@ -15,7 +15,8 @@ Status hf_model_text(const ModelConfig *model, int32_t end_of_document, char **o
 /* Compares `model` with the config.json at `path` (a checkpoint or any Hugging Face directory or file;
  * nothing is compared where there is none): shapes alone would let weights of another model pass.
  * STATUS_CONFIG names the first difference that makes it another model. What may be changed on purpose for
- * longer contexts, rope_theta and sliding_window, is told in `warning` (bytes), which is empty otherwise. */
+ * longer contexts, rope_theta, rope_scaling and sliding_window, is told in `warning` (bytes), which is empty
+ * otherwise. */
 Status hf_model_check(const ModelConfig *model, const char *path, char *warning, size_t bytes, Error *error);
 
 /* The token that ends a document by the config.json at `path`, -1: it names none. Fails as hf_config_read. */

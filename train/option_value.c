@@ -9,7 +9,6 @@
 
 #include "train/names.h"
 
-#define NAME_BYTES 64
 #define REAL_BYTES 40
 #define ALLOWED_BYTES 256
 #define GENEROUS 16777216.0 /* 2^24: maxima beyond it only keep products from wrapping */
@@ -95,7 +94,7 @@ static void *place_of(const Option *option, Config *config) {
 
 static Status bad_value(const Option *option, const YamlDocument *document, int64_t line, const char *value,
                         Error *error) {
-  char name[NAME_BYTES], allowed[ALLOWED_BYTES];
+  char name[OPTION_NAME_BYTES], allowed[ALLOWED_BYTES];
   option_name(option, name, sizeof name);
   option_value_allowed(option, allowed, sizeof allowed);
   return yaml_reader_fail(document, line, error, "'%s' is %.100s; it must be %s", name, value, allowed);
@@ -106,7 +105,7 @@ static Status check_range(const Option *option, const YamlDocument *document, co
   const bool low = option->above ? !(value > option->minimum) : !(value >= option->minimum);
   const bool high = option->below ? !(value < option->maximum) : !(value <= option->maximum);
   if (!low && !high) return STATUS_OK;
-  char name[NAME_BYTES], limit[REAL_BYTES];
+  char name[OPTION_NAME_BYTES], limit[REAL_BYTES];
   option_name(option, name, sizeof name);
   const char *than = low ? (option->above ? "above" : "at least") : (option->below ? "below" : "at most");
   option_value_print_real(low ? option->minimum : option->maximum, limit, sizeof limit);
@@ -145,7 +144,7 @@ static Status read_boolean(const Option *option, const YamlDocument *document, c
 
 static Status read_choice(const Option *option, const YamlDocument *document, const YamlNode *node, int *out,
                           Error *error) {
-  char name[NAME_BYTES], allowed[ALLOWED_BYTES];
+  char name[OPTION_NAME_BYTES], allowed[ALLOWED_BYTES];
   option_name(option, name, sizeof name);
   option_value_allowed(option, allowed, sizeof allowed);
   const char *nearest = NULL;
@@ -204,7 +203,7 @@ static Status read_schedule(const Option *option, const YamlDocument *document, 
 Status option_value_set_text(const Option *option, const YamlDocument *document, int64_t line,
                              const char *text, Config *config, Error *error) {
   const size_t length = strlen(text);
-  char name[NAME_BYTES];
+  char name[OPTION_NAME_BYTES];
   option_name(option, name, sizeof name);
   if (length >= CONFIG_TEXT_BYTES)
     return yaml_reader_fail(document, line, error, "'%s' has %zu bytes; it must have less than %d", name,

@@ -4,10 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/names.h"
 #include "train/option_value.h"
-
-#define NAME_BYTES 64
 
 #define MOST_TOKENS 1099511627776.0 /* 2^40: positions, steps */
 #define MOST_IDS 2147483647.0       /* token ids are int32_t */
@@ -79,9 +76,29 @@ static const Option table[] = {
     {PLACE(model, intermediate_size), INTEGER("0", 0, 4194304),
      .help = "Width of the MLP; 0: 4 C for gelu, 8/3 C rounded up to a multiple of 64 for swiglu."},
     {PLACE(model, max_position_embeddings), INTEGER("0", 0, MOST_TOKENS),
-     .help = "Positions: a limit where they are learned, else only recorded; 0: train.sequence_length."},
+     .help = "Positions: a limit where they are learned, else only recorded, but for dynamic scaling, which begins "
+             "beyond; 0: train.sequence_length, or what yarn and llama3 extend the original length to."},
     {PLACE(model, rope_theta), REAL("10000", 0, MOST_REAL), .above = true,
      .help = "Base of the rotary frequencies; longer contexts want a larger one."},
+    {PLACE(model, rope_scaling.rope_type), CHOICE("default", rope_type_names),
+     .help = "How rotary positions are scaled for contexts beyond those trained on, with Hugging Face's "
+             "meaning; dynamic goes by the length of each sequence beyond max_position_embeddings."},
+    {PLACE(model, rope_scaling.factor), REAL("0", 0, MOST_REAL),
+     .help = "How many times longer the context becomes, 1 or more; for all types but default."},
+    {PLACE(model, rope_scaling.original_max_position_embeddings), INTEGER("0", 0, MOST_TOKENS),
+     .help = "yarn and llama3: the length that the model was trained for before."},
+    {PLACE(model, rope_scaling.beta_fast), REAL("0", 0, MOST_REAL),
+     .help = "yarn: what turns more often than this over the original length stays as it is; 0: 32."},
+    {PLACE(model, rope_scaling.beta_slow), REAL("0", 0, MOST_REAL),
+     .help = "yarn: what turns less often than this is slowed down by the factor; 0: 1."},
+    {PLACE(model, rope_scaling.attention_factor), REAL("0", 0, MOST_REAL),
+     .help = "yarn: multiplies cosines and sines; 0: 0.1 ln(factor) + 1."},
+    {PLACE(model, rope_scaling.truncate), BOOLEAN("true"),
+     .help = "yarn: the limits are rounded outwards to whole pairs of elements."},
+    {PLACE(model, rope_scaling.low_freq_factor), REAL("0", 0, MOST_REAL),
+     .help = "llama3: what turns less often than this over the original length is slowed down by the factor."},
+    {PLACE(model, rope_scaling.high_freq_factor), REAL("0", 0, MOST_REAL),
+     .help = "llama3: what turns more often than this stays as it is."},
     {PLACE(model, norm_eps), REAL("1e-5", 0, 1), .above = true,
      .help = "Added to the variance in norms."},
     {PLACE(model, initializer_range), REAL("0.02", 0, 10), .above = true,
@@ -210,52 +227,6 @@ void option_name(const Option *option, char *name, size_t bytes) {
   (void)snprintf(name, bytes, "%s%s%s", option->section, *option->section ? "." : "", option->key);
 }
 
-static bool is_section(const char *name) {
-  for (int64_t i = 0; i < TABLE_SIZE; i++)
-    if (*table[i].section && strcmp(table[i].section, name) == 0) return true;
-  return false;
-}
-
-/* What is said of an unknown name: the nearest that exists, or where all are listed. */
-static Status unknown(const YamlDocument *document, int64_t line, const char *what, const char *given,
-                      const char *nearest, int64_t distance, Error *error) {
-  if (names_near(given, distance))
-    return yaml_reader_fail(document, line, error, "unknown %s '%.100s'; did you mean '%s'?", what, given,
-                            nearest);
-  return yaml_reader_fail(document, line, error, "unknown %s '%.100s'; 'ringgpt train --help' lists all",
-                          what, given);
-}
-
-/* There is no option section.key. The same key in another section is near too. */
-static Status unknown_key(const YamlDocument *document, int64_t line, const char *section, const char *key,
-                          Error *error) {
-  char given[2 * NAME_BYTES], name[NAME_BYTES], nearest[NAME_BYTES] = "";
-  (void)snprintf(given, sizeof given, "%.60s%s%.60s", section, *section ? "." : "", key);
-  int64_t least = INT64_MAX;
-  for (int64_t i = 0; i < TABLE_SIZE; i++) {
-    option_name(&table[i], name, sizeof name);
-    const int64_t whole = names_distance(given, name);
-    const int64_t elsewhere = names_distance(key, table[i].key) + 1;
-    const int64_t distance = whole < elsewhere ? whole : elsewhere;
-    if (distance >= least) continue;
-    least = distance;
-    memcpy(nearest, name, sizeof nearest);
-  }
-  return unknown(document, line, "key", given, nearest, least, error);
-}
-
-static Status unknown_section(const YamlDocument *document, int64_t line, const char *given, Error *error) {
-  const char *nearest = "";
-  int64_t least = INT64_MAX;
-  for (int64_t i = 0; i < TABLE_SIZE; i++) {
-    const int64_t distance = names_distance(given, table[i].section);
-    if (!*table[i].section || distance >= least) continue;
-    least = distance;
-    nearest = table[i].section;
-  }
-  return unknown(document, line, "section", given, nearest, least, error);
-}
-
 Status options_set_defaults(Config *config, Error *error) {
   for (int64_t i = 0; i < TABLE_SIZE; i++) {
     YamlDocument document;
@@ -266,84 +237,6 @@ Status options_set_defaults(Config *config, Error *error) {
     TRY(status);
   }
   return STATUS_OK;
-}
-
-/* Sets the options of one section, whose mapping is node `index`. */
-static Status apply_section(const YamlDocument *document, const char *section, int64_t index, Config *config,
-                            Error *error) {
-  int64_t at = document->nodes[index].child;
-  while (at >= 0) {
-    const YamlNode *key = &document->nodes[at];
-    const Option *option = option_find(section, key->text);
-    if (!option) return unknown_key(document, key->line, section, key->text, error);
-    TRY(option_value_set(option, document, key->next, config, error));
-    at = document->nodes[key->next].next;
-  }
-  return STATUS_OK;
-}
-
-/* Sets what one entry at the top level says: a section, or an option without one. */
-static Status apply_entry(const YamlDocument *document, const YamlNode *key, Config *config, Error *error) {
-  const YamlNode *value = &document->nodes[key->next];
-  const Option *option = option_find("", key->text);
-  if (option) return option_value_set(option, document, key->next, config, error);
-  if (!is_section(key->text))
-    return value->kind == YAML_KIND_MAPPING ? unknown_section(document, key->line, key->text, error)
-                                            : unknown_key(document, key->line, "", key->text, error);
-  if (value->kind != YAML_KIND_MAPPING)
-    return yaml_reader_fail(document, key->line, error,
-                            "'%s' is a section; indent its keys below it, or leave it out", key->text);
-  return apply_section(document, key->text, key->next, config, error);
-}
-
-Status options_apply(const YamlDocument *document, Config *config, Error *error) {
-  if (document->count == 0)
-    return yaml_reader_fail(document, 1, error,
-                            "holds nothing; a configuration has sections such as 'data:'");
-  if (document->nodes[0].kind != YAML_KIND_MAPPING)
-    return yaml_reader_fail(document, document->nodes[0].line, error,
-                            "is not a mapping; a configuration has sections such as 'data:'");
-  int64_t at = document->nodes[0].child;
-  while (at >= 0) {
-    const YamlNode *key = &document->nodes[at];
-    TRY(apply_entry(document, key, config, error));
-    at = document->nodes[key->next].next;
-  }
-  return STATUS_OK;
-}
-
-/* Sets an option from the text behind the '=' of an override. */
-static Status override_value(const Option *option, const char *source, const char *value, Config *config,
-                             Error *error) {
-  YamlDocument document = {0};
-  Status status = STATUS_OK;
-  if (option->type == OPTION_TEXT && *value != '"' && *value != '\'') {
-    (void)snprintf(document.source, sizeof document.source, "%s", source);
-    return option_value_set_text(option, &document, 0, value, config, error);
-  }
-  status = yaml_reader_parse(source, false, value, strlen(value), &document, error);
-  if (status == STATUS_OK) status = option_value_set(option, &document, 0, config, error);
-  yaml_reader_free(&document);
-  return status;
-}
-
-Status options_override(const char *text, Config *config, Error *error) {
-  YamlDocument place = {0};
-  (void)snprintf(place.source, sizeof place.source, "override '%.200s'", text);
-  const char *equals = strchr(text, '=');
-  if (!equals || equals == text || equals - text >= 2 * NAME_BYTES)
-    return fail(error, STATUS_USAGE, "'%.200s' is not of the form section.key=value", text);
-  char section[2 * NAME_BYTES] = "", key[2 * NAME_BYTES] = "";
-  const char *dot = memchr(text, '.', (size_t)(equals - text));
-  if (dot) memcpy(section, text, (size_t)(dot - text));
-  const char *name = dot ? dot + 1 : text;
-  memcpy(key, name, (size_t)(equals - name));
-  if (!dot && is_section(key))
-    return yaml_reader_fail(&place, 0, error,
-                            "'%s' is a section; override its keys one by one, as %s.key=value", key, key);
-  const Option *option = option_find(section, key);
-  if (!option) return unknown_key(&place, 0, section, key, error);
-  return override_value(option, place.source, equals + 1, config, error);
 }
 
 /* Prints a sentence in lines of at most 96 characters, indented. */

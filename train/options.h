@@ -12,6 +12,8 @@
 #include "train/config.h"
 #include "train/yaml_reader.h"
 
+#define OPTION_NAME_BYTES 64 /* a full name, its terminating zero included */
+
 typedef enum OptionType {
   OPTION_INTEGER,  /* int64_t */
   OPTION_REAL,     /* double */
@@ -30,7 +32,7 @@ typedef struct AbsentChoice {
 
 typedef struct Option {
   const char *section; /* "" for an option without one */
-  const char *key;
+  const char *key;     /* "group.key" for one of a mapping within the section */
   OptionType type;
   size_t offset;              /* of the value in Config */
   const char *initial;        /* the default, as YAML */
@@ -42,7 +44,7 @@ typedef struct Option {
   const char *help;           /* one sentence */
 } Option;
 
-/* The table, in the order of help and dump; options of one section lie together. */
+/* The table, in the order of help and dump; options of one section, and of one group, lie together. */
 const Option *options_table(int64_t *count);
 
 /* The option "section.key" or "key", or NULL. */
@@ -54,7 +56,8 @@ void option_name(const Option *option, char *name, size_t bytes);
 /* Sets every option to its default. */
 Status options_set_defaults(Config *config, Error *error);
 
-/* Sets the options that a document names: a mapping from sections to mappings from keys to values.
+/* Sets the options that a document names: a mapping from sections to mappings from keys to values; those of a
+ * group are in a mapping of their own, "model: {rope_scaling: {factor: 2}}".
  * Fails with STATUS_CONFIG and the line. */
 Status options_apply(const YamlDocument *document, Config *config, Error *error);
 

@@ -49,11 +49,24 @@ train llama model.rope_theta=700 model.initializer_range=0.1
 train gpt2 model.position=learned model.norm=layernorm model.activation=gelu model.bias=true \
   model.tie_word_embeddings=true model.num_key_value_heads=4 model.max_position_embeddings=256 \
   model.initializer_range=0.1
+# Scaled positions: trained for 64 of them, and compared at 150 and 200.
+scaling=model.rope_scaling
+train linear $scaling.rope_type=linear $scaling.factor=4
+train dynamic $scaling.rope_type=dynamic $scaling.factor=2 model.max_position_embeddings=64
+train yarn $scaling.rope_type=yarn $scaling.factor=4 $scaling.original_max_position_embeddings=64 \
+  $scaling.beta_fast=4 $scaling.beta_slow=0.25
+train yarn_own $scaling.rope_type=yarn $scaling.factor=16 $scaling.original_max_position_embeddings=64 \
+  $scaling.attention_factor=1.5 $scaling.truncate=false
+train llama3 $scaling.rope_type=llama3 $scaling.factor=8 $scaling.original_max_position_embeddings=64 \
+  $scaling.low_freq_factor=1 $scaling.high_freq_factor=4
 words=(data.train="$work/words/train" data.val="''" model.vocab_size=400 train.steps=2)
 train words_llama "${words[@]}"
 train words_mistral "${words[@]}" model.sliding_window=32
 train words_gpt2 "${words[@]}" model.position=learned model.norm=layernorm model.activation=gelu model.bias=true \
   model.tie_word_embeddings=true model.num_key_value_heads=4 model.max_position_embeddings=256
 
-"$venv/bin/python" tests/peers/check_peers.py "$logits" "$work" \
-  "$work/llama/checkpoints/step_00000040" "$work/gpt2/checkpoints/step_00000040"
+checkpoints=()
+for name in llama gpt2 linear dynamic yarn yarn_own llama3; do
+  checkpoints+=("$work/$name/checkpoints/step_00000040")
+done
+"$venv/bin/python" tests/peers/check_peers.py "$logits" "$work" "${checkpoints[@]}"

@@ -186,15 +186,18 @@ void ref_swiglu_backward(RefMatrix gate, RefMatrix up, RefMatrix dy, RefMatrix d
 
 /* ---------------------------------------------------------------- attention */
 
-void ref_rope(RefMatrix x, int64_t d, double theta, double direction) {
-  for (int64_t t = 0; t < x.rows; t++) {
-    for (int64_t j = 0; j < d / 2; j++) {
-      const double angle = direction * (double)t * pow(theta, -2.0 * (double)j / (double)d);
+void ref_rope(RefMatrix x, int64_t d, const Rope64 *rope, double theta, double direction) {
+  const double magnitude = rope64_magnitude(rope);
+  for (int64_t j = 0; j < d / 2; j++) {
+    const double frequency = direction * (double)rope64_frequency(rope, theta, d, x.rows, j);
+    for (int64_t t = 0; t < x.rows; t++) {
+      const double cosine = magnitude * cos((double)t * frequency);
+      const double sine = magnitude * sin((double)t * frequency);
       for (double *head = row(x, t); head < row(x, t) + x.cols; head += d) {
         const double a = head[j];
         const double b = head[j + d / 2];
-        head[j] = a * cos(angle) - b * sin(angle);
-        head[j + d / 2] = b * cos(angle) + a * sin(angle);
+        head[j] = a * cosine - b * sine;
+        head[j + d / 2] = b * cosine + a * sine;
       }
     }
   }

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tests/reference/rope64.h"
+
 /* A view of a row-major matrix (rows, cols) whose rows lie `stride` elements apart; it owns nothing. */
 typedef struct RefMatrix {
   double *at;
@@ -69,9 +71,10 @@ void ref_gelu_backward(RefMatrix x, RefMatrix dy, RefMatrix dx);
 void ref_swiglu_forward(RefMatrix gate, RefMatrix up, RefMatrix y);
 void ref_swiglu_backward(RefMatrix gate, RefMatrix up, RefMatrix dy, RefMatrix dgate, RefMatrix dup);
 
-/* Rotates in place every head of row t of x (T, heads x d): the pair (j, j + d/2) by the angle
- * direction * t * theta^(-2j/d). Direction 1 is the forward, -1 (the transposed rotation) the backward. */
-void ref_rope(RefMatrix x, int64_t d, double theta, double direction);
+/* Turns in place every head of row t of x (T, heads x d): the pair (j, j + d/2) by the angle
+ * direction * t * rope64_frequency, and multiplies it by rope64_magnitude. Direction 1 is the forward, -1
+ * (the transpose) the backward. */
+void ref_rope(RefMatrix x, int64_t d, const Rope64 *rope, double theta, double direction);
 
 /* Attention of `heads` query heads over kv_heads key heads of head_dim elements; query head h reads key head
  * h / (heads / kv_heads). Query i sees key j where j <= i, j >= first_key[i] (unless first_key is NULL), and

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "tests/reference/dropout64.h"
+#include "tests/reference/rope64.h"
 
 /* GPT-2 (A. Radford et al., 2019): learned positions, LayerNorm, biases, GELU in its tanh form. Llama (H.
  * Touvron et al., 2023): RoPE (rotate-half), RMSNorm, SwiGLU, grouped-query heads, no biases. */
@@ -23,6 +24,7 @@ typedef struct Gpt64Config {
   bool gpt2;      /* else Llama */
   bool tied;      /* the head is the embedding */
   int64_t window; /* a query sees at most this many keys, itself included; 0: all before it */
+  Rope64 rope;    /* how positions are scaled; not read for GPT-2 */
 } Gpt64Config;
 
 /* One parameter under its Hugging Face name and in Hugging Face's orientation: linear layers (outputs,

@@ -117,8 +117,8 @@ static RefMatrix values(const Gpt64Config *config, RefMatrix qkv) {
 static void rotate(const Gpt64Config *config, RefMatrix qkv, double direction) {
   if (config->gpt2) return;
   const int64_t d = config->hidden / config->heads;
-  ref_rope(queries(config, qkv), d, config->rope_theta, direction);
-  ref_rope(keys(config, qkv), d, config->rope_theta, direction);
+  ref_rope(queries(config, qkv), d, &config->rope, config->rope_theta, direction);
+  ref_rope(keys(config, qkv), d, &config->rope, config->rope_theta, direction);
 }
 
 static void activation_forward(const Gpt64Config *config, RefMatrix mlp, RefMatrix y) {

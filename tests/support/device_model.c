@@ -25,5 +25,12 @@ void device_model_check_llama(TestDevice device, const int (*grids)[2], int coun
                   .threads = 1,
                   .device = device};
   test.config.sliding_window = 23;
-  gpt_case_check("Llama with documents and window", &test, grids, count);
+  test.config.rope_scaling = (RopeScaling){.rope_type = ROPE_YARN,
+                                           .factor = 4,
+                                           .original_max_position_embeddings = 32,
+                                           .beta_fast = 4,
+                                           .beta_slow = 0.25,
+                                           .attention_factor = 1.5,
+                                           .truncate = true};
+  gpt_case_check("Llama with documents, window and scaled positions", &test, grids, count);
 }

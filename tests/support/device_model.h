@@ -5,7 +5,7 @@
 #include "tests/support/test_device.h"
 
 /* gpt_case_check of a model of GPT-2's kind with documents and ignored targets, and of one of Llama's with
- * documents, grouped heads, a window and layers computed again. */
+ * documents, grouped heads, a window, scaled positions and layers computed again. */
 void device_model_check_gpt2(TestDevice device, const int (*grids)[2], int count);
 void device_model_check_llama(TestDevice device, const int (*grids)[2], int count);
 

@@ -301,6 +301,24 @@ Status gpt_case_run(const GptCase *test, int ring, int data, GptResult *result, 
   return status;
 }
 
+Rope64 gpt_case_rope(const ModelConfig *c) {
+  const RopeScaling *scaling = &c->rope_scaling;
+  const bool llama3 = scaling->rope_type == ROPE_LLAMA3;
+  const Rope64Scaling kinds[] = {[ROPE_DEFAULT] = ROPE64_PLAIN,
+                                 [ROPE_LINEAR] = ROPE64_LINEAR,
+                                 [ROPE_DYNAMIC] = ROPE64_DYNAMIC,
+                                 [ROPE_YARN] = ROPE64_YARN,
+                                 [ROPE_LLAMA3] = ROPE64_LLAMA3};
+  return (Rope64){.scaling = kinds[scaling->rope_type],
+                  .factor = scaling->factor,
+                  .trained = scaling->rope_type == ROPE_DYNAMIC ? c->max_position_embeddings
+                                                                : scaling->original_max_position_embeddings,
+                  .many_turns = llama3 ? scaling->high_freq_factor : scaling->beta_fast,
+                  .few_turns = llama3 ? scaling->low_freq_factor : scaling->beta_slow,
+                  .magnitude = scaling->attention_factor,
+                  .truncate = scaling->truncate};
+}
+
 Gpt64 *gpt_case_model(const ModelConfig *c, const TensorTable *table, const float *weights) {
   const Gpt64Config config = {.vocab = c->vocab_size,
                               .hidden = c->hidden_size,
@@ -313,7 +331,8 @@ Gpt64 *gpt_case_model(const ModelConfig *c, const TensorTable *table, const floa
                               .norm_eps = c->norm_eps,
                               .gpt2 = c->position == POSITION_LEARNED,
                               .tied = c->tie_word_embeddings,
-                              .window = c->sliding_window};
+                              .window = c->sliding_window,
+                              .rope = gpt_case_rope(c)};
   Gpt64 *model = gpt64_create(&config);
   for (int64_t t = 0; model != NULL && t < table->size; t++) {
     const TensorEntry *entry = &table->entries[t];

@@ -61,6 +61,9 @@ void gpt_case_check(const char *what, const GptCase *test, const int (*grids)[2]
  * Release with gpt64_free. */
 Gpt64 *gpt_case_model(const ModelConfig *config, const TensorTable *table, const float *weights);
 
+/* The scaling of a configuration's rotary positions in the words of the reference. */
+Rope64 gpt_case_rope(const ModelConfig *config);
+
 void gpt_result_free(GptResult *result);
 
 #endif

@@ -33,17 +33,24 @@ static Status decode(Model *model, int64_t count, const int32_t *tokens, HfLogit
   return status;
 }
 
+/* Over all tokens, as transformers has it, whose scaled positions may depend on how many there are; the last
+ * one has no target. */
 static Status evaluate(Model *model, int64_t count, const int32_t *tokens, HfLogits *out, Error *error) {
-  void *memory = NULL;
-  const int64_t length = count - 1; /* the last token is a target alone */
-  const ModelBatch batch = {
-      .sequences = 1, .sequence_length = length, .tokens = tokens, .targets = tokens + 1};
-  TRY(memory_alloc((size_t)length, sizeof(float), "losses", &memory, error));
-  const float *nll = memory;
-  const Status status = model_evaluate(model, &batch, memory, error);
+  void *memory[2] = {NULL};
+  TRY(memory_alloc((size_t)count, sizeof(int32_t), "targets", &memory[0], error));
+  int32_t *targets = memory[0];
+  memcpy(targets, tokens + 1, (size_t)(count - 1) * sizeof *targets);
+  targets[count - 1] = IGNORED_TARGET;
+  const ModelBatch batch = {.sequences = 1, .sequence_length = count, .tokens = tokens, .targets = targets};
+  Status status = STATUS_OK;
+  TRY_GOTO(memory_alloc((size_t)count, sizeof(float), "losses", &memory[1], error), done);
+  const float *nll = memory[1];
+  TRY_GOTO(model_evaluate(model, &batch, memory[1], error), done);
   out->loss = 0.0;
-  for (int64_t i = 0; i < length; i++) out->loss += (double)nll[i] / (double)length;
-  free(memory);
+  for (int64_t i = 0; i < count; i++) out->loss += (double)nll[i] / (double)(count - 1);
+done:
+  free(memory[1]);
+  free(targets);
   return status;
 }
 

@@ -49,6 +49,19 @@ static void assert_refused(const char *text, const char *message) {
   assert_int_equal(status, STATUS_CONFIG);
 }
 
+/* dump -> load -> dump gives the same text and the same configuration, whatever the file's name. */
+static void assert_round_trip(const Config *config) {
+  char *text, *again;
+  Error error = {0};
+  assert_int_equal(config_dump(config, &text, &error), STATUS_OK);
+  const Config loaded = load(text, NULL, 0);
+  assert_memory_equal(&loaded, config, sizeof loaded);
+  assert_int_equal(config_dump(&loaded, &again, &error), STATUS_OK);
+  assert_string_equal(again, text);
+  free(text);
+  free(again);
+}
+
 static void test_defaults(void **state) {
   (void)state;
   const Config config = load(LEAST, NULL, 0);
@@ -212,6 +225,15 @@ static void test_mistakes_in_the_file(void **state) {
       {LEAST "train: 5\n", ":2: 'train' is a section; indent its keys below it, or leave it out"},
       {LEAST "train:\n", ":2: 'train' is a section; indent its keys below it, or leave it out"},
       {LEAST "device: [cpu]\n", ":2: 'device' is a list or a mapping; it must be auto, cpu or cuda"},
+      {LEAST "model:\n  rope_scaling: yarn\n",
+       ":3: 'model.rope_scaling' is a mapping; indent its keys below it, or leave it out"},
+      {LEAST "model:\n  rope_scaling:\n    rope_type: yarn\n    beta_fat: 1\n",
+       ":5: unknown key 'model.rope_scaling.beta_fat'; did you mean 'model.rope_scaling.beta_fast'?"},
+      {LEAST "model:\n  rope_scaling.factor: 2\n",
+       ":3: 'model.rope_scaling.factor' is one of a mapping; write the part before its dot as a key and the "
+       "other indented below it"},
+      {LEAST "model:\n  rope_scaling:\n    factor: fast\n",
+       ":4: 'model.rope_scaling.factor' is fast; it must be a number, at least 0"},
       {LEAST "train:\n  steps:\n", ":3: 'train.steps' is empty; it must be a whole number, at least 1"},
       {LEAST "train:\n  steps: ten\n", ":3: 'train.steps' is ten; it must be a whole number, at least 1"},
       {LEAST "train:\n  steps: 0\n", ":3: 'train.steps' is 0; it must be at least 1"},
@@ -323,6 +345,95 @@ static void test_options_that_do_not_fit_together(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) assert_refused(cases[i].text, cases[i].message);
 }
 
+#define SCALED(text) LEAST "model: {rope_scaling: {" text "}}"
+#define TRAINED "original_max_position_embeddings: 4096"
+
+/* What Hugging Face fills in, in the file or by overrides, and how long the model then is. */
+static void test_rope_scaling(void **state) {
+  (void)state;
+  Config config = load(LEAST, NULL, 0);
+  assert_int_equal(config.model.rope_scaling.rope_type, ROPE_DEFAULT);
+  assert_true(config.model.rope_scaling.truncate);
+  config = load(SCALED("rope_type: yarn, factor: 2.5, " TRAINED), NULL, 0);
+  assert_int_equal(config.model.rope_scaling.rope_type, ROPE_YARN);
+  assert_true(config.model.rope_scaling.factor == 2.5);
+  assert_true(config.model.rope_scaling.beta_fast == 32 && config.model.rope_scaling.beta_slow == 1);
+  assert_true(config.model.rope_scaling.attention_factor == 0);
+  assert_int_equal(config.model.max_position_embeddings, 10240);
+  assert_round_trip(&config);
+  char type[] = "model.rope_scaling.rope_type=llama3", low[] = "model.rope_scaling.low_freq_factor=1",
+       high[] = "model.rope_scaling.high_freq_factor=4", factor[] = "model.rope_scaling.factor=8";
+  char *const overrides[] = {type, low, high, factor};
+  config = load(SCALED(TRAINED), overrides, 4);
+  assert_int_equal(config.model.rope_scaling.rope_type, ROPE_LLAMA3);
+  assert_true(config.model.rope_scaling.high_freq_factor == 4);
+  assert_true(config.model.rope_scaling.beta_fast == 0);
+  assert_int_equal(config.model.max_position_embeddings, 32768);
+  assert_round_trip(&config);
+  config = load(SCALED("rope_type: dynamic, factor: 2"), NULL, 0);
+  assert_int_equal(config.model.max_position_embeddings, config.train.sequence_length);
+  assert_round_trip(&config);
+  config = load(SCALED("rope_type: yarn, factor: 1, beta_fast: 3, beta_slow: 2, attention_factor: 1.25, "
+                       "truncate: false, " TRAINED),
+                NULL, 0);
+  assert_true(config.model.rope_scaling.beta_slow == 2 && !config.model.rope_scaling.truncate);
+  assert_round_trip(&config);
+}
+
+static void test_rope_scaling_is_checked(void **state) {
+  (void)state;
+  static const struct {
+    const char *text;
+    const char *message;
+  } cases[] = {
+      {LEAST "model: {" GPT2 ", rope_scaling: {rope_type: linear, factor: 2}}",
+       ": model.rope_scaling.rope_type: linear scales model.position: rope, not learned"},
+      {SCALED("factor: 2"),
+       ": model.rope_scaling.factor is for rope_type linear, dynamic, yarn and llama3, not "
+       "default; leave it out"},
+      {SCALED("rope_type: linear"),
+       ": model.rope_scaling.factor is 0; rope_type linear needs one of 1 or more"},
+      {SCALED("rope_type: dynamic, factor: 0.99"),
+       ": model.rope_scaling.factor is 0.99; rope_type dynamic needs one of 1 or more"},
+      {SCALED("rope_type: dynamic, factor: 2, " TRAINED),
+       ": model.rope_scaling.original_max_position_embeddings is for rope_type yarn and llama3, not dynamic; "
+       "leave it out"},
+      {SCALED("rope_type: yarn, factor: 2"), ": model.rope_scaling.original_max_position_embeddings is "
+                                             "missing; rope_type yarn needs the length that "
+                                             "the model was trained for before"},
+      {SCALED("rope_type: llama3, factor: 2, low_freq_factor: 1, high_freq_factor: 4"),
+       ": model.rope_scaling.original_max_position_embeddings is missing; rope_type llama3 needs the length "
+       "that the model was trained for before"},
+      {SCALED("rope_type: llama3, factor: 2, low_freq_factor: 4, high_freq_factor: 4, " TRAINED),
+       ": model.rope_scaling.low_freq_factor (4) must be above 0 and below "
+       "model.rope_scaling.high_freq_factor (4)"},
+      {SCALED("rope_type: llama3, factor: 2, high_freq_factor: 4, " TRAINED),
+       ": model.rope_scaling.low_freq_factor (0) must be above 0 and below "
+       "model.rope_scaling.high_freq_factor (4)"},
+      {SCALED("rope_type: llama3, factor: 2, low_freq_factor: 1, " TRAINED),
+       ": model.rope_scaling.low_freq_factor (1) must be above 0 and below "
+       "model.rope_scaling.high_freq_factor (0)"},
+      {SCALED("rope_type: yarn, factor: 2, beta_fast: 1, " TRAINED),
+       ": model.rope_scaling.beta_slow (1) must be above 0 and below model.rope_scaling.beta_fast (1)"},
+      {LEAST "model: {rope_theta: 1, rope_scaling: {rope_type: yarn, factor: 2, " TRAINED "}}",
+       ": model.rope_theta is 1; rope_type yarn needs one above 1"},
+      {SCALED("rope_type: linear, factor: 2, beta_fast: 8"),
+       ": model.rope_scaling.beta_fast is for rope_type yarn, not linear; leave it out"},
+      {SCALED("rope_type: llama3, factor: 2, beta_slow: 8, " TRAINED),
+       ": model.rope_scaling.beta_slow is for rope_type yarn, not llama3; leave it out"},
+      {SCALED("rope_type: linear, factor: 2, attention_factor: 1"),
+       ": model.rope_scaling.attention_factor is for rope_type yarn, not linear; leave it out"},
+      {SCALED("truncate: false"),
+       ": model.rope_scaling.truncate is for rope_type yarn, not default; leave it "
+       "out"},
+      {SCALED("rope_type: yarn, factor: 2, low_freq_factor: 1, " TRAINED),
+       ": model.rope_scaling.low_freq_factor is for rope_type llama3, not yarn; leave it out"},
+      {SCALED("rope_type: yarn, factor: 2, high_freq_factor: 1, " TRAINED),
+       ": model.rope_scaling.high_freq_factor is for rope_type llama3, not yarn; leave it out"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) assert_refused(cases[i].text, cases[i].message);
+}
+
 static void test_what_fits_exactly(void **state) {
   (void)state;
   (void)load(LEAST "model: {" GPT2 ", max_position_embeddings: 1024}", NULL, 0);
@@ -342,19 +453,6 @@ static void test_world(void **state) {
   assert_int_equal(config_check_world(&config, 6, &error), STATUS_CONFIG);
   assert_string_equal(error.text,
                       "parallelism.ring (4) x parallelism.data (2) needs 8 ranks, but 6 were started");
-}
-
-/* dump -> load -> dump gives the same text and the same configuration, whatever the file's name. */
-static void assert_round_trip(const Config *config) {
-  char *text, *again;
-  Error error = {0};
-  assert_int_equal(config_dump(config, &text, &error), STATUS_OK);
-  const Config loaded = load(text, NULL, 0);
-  assert_memory_equal(&loaded, config, sizeof loaded);
-  assert_int_equal(config_dump(&loaded, &again, &error), STATUS_OK);
-  assert_string_equal(again, text);
-  free(text);
-  free(again);
 }
 
 static void test_dump_is_read_back(void **state) {
@@ -410,6 +508,8 @@ int main(void) {
       cmocka_unit_test(test_overrides_are_checked),
       cmocka_unit_test(test_mistakes_in_the_file),
       cmocka_unit_test(test_options_that_do_not_fit_together),
+      cmocka_unit_test(test_rope_scaling),
+      cmocka_unit_test(test_rope_scaling_is_checked),
       cmocka_unit_test(test_what_fits_exactly),
       cmocka_unit_test(test_world),
       cmocka_unit_test(test_dump_is_read_back),

@@ -197,6 +197,8 @@ static void check_text(const char *name, const TextCase *text, const TextCase *c
   free(tokens);
 }
 
+static const RopeScaling dynamic_scaling = {.rope_type = ROPE_DYNAMIC, .factor = 2.5};
+
 static const TextCase short_cuts[] = {
     {.chunk = 1000},            /* all at once */
     {.chunk = 7},               /* in chunks */
@@ -325,6 +327,23 @@ static void test_blocks(void **state) {
   device_destroy(device);
 }
 
+/* Scaled positions. Dynamic scaling goes by the whole text from its first token on, whatever was seen of it:
+ * the reference computes all of it at once. */
+static void test_rope_scaling(void **state) {
+  (void)state;
+  TextCase text = {.config = llama_config(2, 2, 1, 16, true), .length = 75, .loss_chunk = 20};
+  text.config.max_position_embeddings = 20;
+  text.config.rope_scaling = dynamic_scaling;
+  check_text("dynamic", &text, short_cuts, sizeof short_cuts / sizeof short_cuts[0]);
+  text.config.rope_scaling = (RopeScaling){.rope_type = ROPE_YARN,
+                                           .factor = 4,
+                                           .original_max_position_embeddings = 20,
+                                           .beta_fast = 2,
+                                           .beta_slow = 0.1,
+                                           .attention_factor = 1.4};
+  check_text("yarn", &text, short_cuts, sizeof short_cuts / sizeof short_cuts[0]);
+}
+
 /* ---------------------------------------------------------------- reset and errors */
 
 /* Behind a piece of several chunks, the logits are those of its last token. */
@@ -341,7 +360,8 @@ static Status check_last_logits(Decoder *decoder, const Work *work, Error *error
   return STATUS_OK;
 }
 
-/* The same text again gives the same bits, also with other work of the model in between. */
+/* The same text again gives the same bits, also with other work of the model before and in between, which
+ * gives the same bits too. */
 static Status reset_rank(TestRank *rank, void *context, Error *error) {
   Work *work = context;
   const TextCase *text = work->text;
@@ -349,12 +369,14 @@ static Status reset_rank(TestRank *rank, void *context, Error *error) {
   const DecoderOptions options = {.most_tokens = text->length, .chunk = text->chunk};
   const ModelBatch batch = {
       .sequences = 2, .sequence_length = 30, .tokens = work->tokens, .targets = work->tokens};
+  float before[60];
   float nll[60];
   Model *model = NULL;
   Decoder *decoder = NULL;
   Status status = STATUS_OK;
   float *first = zeroed(text->length * text->config.vocab_size, sizeof(float));
   TRY_GOTO(create_model(rank, text, &model, error), done);
+  TRY_GOTO(model_evaluate(model, &batch, before, error), done);
   TRY_GOTO(decoder_create(model, &options, &decoder, error), done);
   TRY_GOTO(append_pieces(decoder, work, error), done);
   memcpy(first, work->logits, bytes);
@@ -363,6 +385,7 @@ static Status reset_rank(TestRank *rank, void *context, Error *error) {
   memset(work->logits, 0, bytes);
   TRY_GOTO(decoder_append_visit(decoder, 40, work->tokens, collect, work, error), done);
   TRY_GOTO(model_evaluate(model, &batch, nll, error), done);
+  assert_memory_equal(nll, before, sizeof nll);
   decoder_reset(decoder);
   TRY_GOTO(append_pieces(decoder, work, error), done);
   assert_memory_equal(first, work->logits, bytes);
@@ -374,21 +397,35 @@ done:
   return status;
 }
 
-static void test_reset(void **state) {
-  (void)state;
-  const TextCase text = {.config = gpt2_config(2, 2, 8),
-                         .length = 90,
-                         .loss_chunk = 16,
-                         .chunk = 20,
-                         .first_piece = 70,
-                         .piece = 1};
+static void check_reset(const TextCase *text) {
   Error error = {0};
-  int32_t *tokens = draw_tokens(&text);
-  Work work = {
-      .text = &text, .tokens = tokens, .logits = zeroed(text.length * text.config.vocab_size, sizeof(float))};
+  int32_t *tokens = draw_tokens(text);
+  Work work = {.text = text,
+               .tokens = tokens,
+               .logits = zeroed(text->length * text->config.vocab_size, sizeof(float))};
+  double *expected = reference_logits(text, tokens);
   expect_ok(run_alone(1, reset_rank, &work, &error), &error);
+  check_within("logits behind other work",
+               largest_error(text->length * text->config.vocab_size, work.logits, expected), 1e-5);
+  free(expected);
   free(work.logits);
   free(tokens);
+}
+
+static void test_reset(void **state) {
+  (void)state;
+  TextCase text = {.config = gpt2_config(2, 2, 8),
+                   .length = 90,
+                   .loss_chunk = 16,
+                   .chunk = 20,
+                   .first_piece = 70,
+                   .piece = 1};
+  check_reset(&text);
+  /* The work in between is on shorter sequences, with other frequencies. */
+  text.config = llama_config(2, 2, 2, 8, true);
+  text.config.max_position_embeddings = 20;
+  text.config.rope_scaling = dynamic_scaling;
+  check_reset(&text);
 }
 
 static Status refuse(void *context, int64_t first, int64_t count, const float *logits, Error *error) {
@@ -458,6 +495,7 @@ int main(void) {
       cmocka_unit_test(test_more_than_a_block),
       cmocka_unit_test(test_window_over_blocks),
       cmocka_unit_test(test_blocks),
+      cmocka_unit_test(test_rope_scaling),
       cmocka_unit_test(test_reset),
       cmocka_unit_test(test_refusals),
   };

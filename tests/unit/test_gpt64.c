@@ -28,14 +28,27 @@ typedef struct Case {
   bool ignored; /* some targets have no weight */
 } Case;
 
-/* V, C, L, H, KV, F, positions, theta, eps, gpt2, tied, window */
+#define YARN                                                                                                 \
+  { ROPE64_YARN, 4, 12, 1.5, 0.02, 0, false }
+#define LLAMA3                                                                                               \
+  { ROPE64_LLAMA3, 4, 12, 1.5, 0.1, 0, false }
+#define DYNAMIC                                                                                              \
+  { ROPE64_DYNAMIC, 3, 5, 0, 0, 0, false }
+#define LINEAR                                                                                               \
+  { ROPE64_LINEAR, 3, 0, 0, 0, 0, false }
+
+/* V, C, L, H, KV, F, positions, theta, eps, gpt2, tied, window, rope */
 static const Case CASES[] = {
-    {"gpt2", {11, 12, 2, 3, 3, 20, 16, 0, 1e-5, true, true, 0}, false, false},
-    {"gpt2 documents, untied", {11, 12, 2, 2, 2, 20, 16, 0, 1e-5, true, false, 0}, true, true},
-    {"gpt2 window", {11, 8, 3, 1, 1, 12, 20, 0, 1e-5, true, true, 4}, false, true},
-    {"llama grouped", {11, 16, 2, 4, 2, 20, 0, 10000, 1e-6, false, false, 0}, false, false},
-    {"llama one key head, tied", {11, 24, 1, 4, 1, 20, 0, 100, 1e-5, false, true, 0}, false, true},
-    {"llama documents, window", {11, 16, 2, 4, 2, 12, 0, 500, 1e-5, false, true, 3}, true, true},
+    {"gpt2", {11, 12, 2, 3, 3, 20, 16, 0, 1e-5, true, true, 0, {0}}, false, false},
+    {"gpt2 documents, untied", {11, 12, 2, 2, 2, 20, 16, 0, 1e-5, true, false, 0, {0}}, true, true},
+    {"gpt2 window", {11, 8, 3, 1, 1, 12, 20, 0, 1e-5, true, true, 4, {0}}, false, true},
+    {"llama grouped", {11, 16, 2, 4, 2, 20, 0, 10000, 1e-6, false, false, 0, {0}}, false, false},
+    {"llama one key head, tied", {11, 24, 1, 4, 1, 20, 0, 100, 1e-5, false, true, 0, {0}}, false, true},
+    {"llama documents, window", {11, 16, 2, 4, 2, 12, 0, 500, 1e-5, false, true, 3, {0}}, true, true},
+    {"llama yarn", {11, 16, 2, 2, 1, 12, 0, 500, 1e-5, false, true, 0, YARN}, false, false},
+    {"llama llama3", {11, 16, 1, 2, 2, 12, 0, 500, 1e-5, false, true, 0, LLAMA3}, false, false},
+    {"llama dynamic", {11, 16, 1, 2, 2, 12, 0, 500, 1e-5, false, false, 0, DYNAMIC}, false, true},
+    {"llama linear", {11, 16, 1, 2, 1, 12, 0, 500, 1e-5, false, false, 0, LINEAR}, false, false},
 };
 enum { CASE_COUNT = sizeof CASES / sizeof CASES[0] };
 
@@ -179,6 +192,8 @@ static const double TRANSFORMERS[CASE_COUNT][2] = {
     {2.9675422023829037, 3.1767076992425314}, {2.8767945255134131, 3.5439461584390575},
     {2.0054269193868963, 3.0485117969561895}, {2.2445869213892502, 3.3788835430682287},
     {3.1407289334361055, 7.6343286079005868}, {3.0664035358514345, 7.4099923737469329},
+    {2.7271470502341106, 4.838130939202276},  {3.2558968801244395, 4.466874324809351},
+    {3.61905209628958, 4.670092016904104},    {3.1862247676512134, 4.391728521626505},
 };
 
 static void test_transformers_computes_the_same(void **state) {

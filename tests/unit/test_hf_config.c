@@ -27,6 +27,7 @@ static HfConfig gpt2(void) {
                     .intermediate_size = 3000,
                     .max_position_embeddings = 1024,
                     .rope_theta = 10000,
+                    .rope_scaling = {.truncate = true},
                     .norm_eps = 1e-5,
                     .initializer_range = 0.02,
                     .position = HF_POSITION_LEARNED,
@@ -46,6 +47,7 @@ static HfConfig llama(void) {
                     .intermediate_size = 352,
                     .max_position_embeddings = 1048576,
                     .rope_theta = 1e6 / 3,
+                    .rope_scaling = {.truncate = true},
                     .norm_eps = 1e-6,
                     .initializer_range = 0.1,
                     .position = HF_POSITION_ROPE,
@@ -67,6 +69,17 @@ static json_t *write_config(const HfConfig *config) {
   return root;
 }
 
+static void check_scaling(const HfRopeScaling *got, const HfRopeScaling *expected) {
+  assert_int_equal(got->rope_type, expected->rope_type);
+  assert_true(got->factor == expected->factor);
+  assert_int_equal(got->original_max_position_embeddings, expected->original_max_position_embeddings);
+  assert_true(got->beta_fast == expected->beta_fast && got->beta_slow == expected->beta_slow);
+  assert_true(got->attention_factor == expected->attention_factor);
+  assert_int_equal(got->truncate, expected->truncate);
+  assert_true(got->low_freq_factor == expected->low_freq_factor);
+  assert_true(got->high_freq_factor == expected->high_freq_factor);
+}
+
 static void check_equal(const HfConfig *got, const HfConfig *expected) {
   assert_int_equal(got->vocab_size, expected->vocab_size);
   assert_int_equal(got->hidden_size, expected->hidden_size);
@@ -76,6 +89,7 @@ static void check_equal(const HfConfig *got, const HfConfig *expected) {
   assert_int_equal(got->intermediate_size, expected->intermediate_size);
   assert_int_equal(got->max_position_embeddings, expected->max_position_embeddings);
   assert_true(got->rope_theta == expected->rope_theta);
+  check_scaling(&got->rope_scaling, &expected->rope_scaling);
   assert_true(got->norm_eps == expected->norm_eps);
   assert_true(got->initializer_range == expected->initializer_range);
   assert_int_equal(got->position, expected->position);
@@ -154,6 +168,64 @@ static void test_rope_is_written_twice(void **state) {
   json_decref(root);
 }
 
+/* One of each type; yarn also with all that may be left out. */
+static const HfRopeScaling SCALINGS[] = {
+    {.rope_type = HF_ROPE_LINEAR, .factor = 4, .truncate = true},
+    {.rope_type = HF_ROPE_DYNAMIC, .factor = 2.5, .truncate = true},
+    {.rope_type = HF_ROPE_YARN,
+     .factor = 8,
+     .original_max_position_embeddings = 4096,
+     .beta_fast = 32,
+     .beta_slow = 1,
+     .truncate = true},
+    {.rope_type = HF_ROPE_YARN,
+     .factor = 8,
+     .original_max_position_embeddings = 4096,
+     .beta_fast = 0.3,
+     .beta_slow = 0.1,
+     .attention_factor = 1.1},
+    {.rope_type = HF_ROPE_LLAMA3,
+     .factor = 8,
+     .original_max_position_embeddings = 8192,
+     .truncate = true,
+     .low_freq_factor = 1,
+     .high_freq_factor = 4},
+};
+enum { SCALING_COUNT = sizeof SCALINGS / sizeof SCALINGS[0] };
+
+/* Writes, and reads back with both places, and with each alone: as version 4 of transformers writes it, and
+ * as 5 does. */
+static void test_scaled_rope(void **state) {
+  (void)state;
+  static const char *const names[] = {"linear", "dynamic", "yarn", "yarn", "llama3"};
+  static const int keys[] = {2, 2, 5, 7, 5};
+  for (int i = 0; i < SCALING_COUNT; i++) {
+    HfConfig config = llama();
+    config.rope_scaling = SCALINGS[i];
+    check_round_trip(&config, "llama", "LlamaForCausalLM");
+    json_t *root = write_config(&config);
+    const json_t *scaling = json_object_get(root, "rope_scaling");
+    const json_t *parameters = json_object_get(root, "rope_parameters");
+    check_text(scaling, "rope_type", names[i]);
+    assert_int_equal(json_object_size(scaling), keys[i]);
+    assert_int_equal(json_object_size(parameters), keys[i] + 1);
+    /* Version 4 warns of whole numbers in the place of others. */
+    assert_true(json_is_real(json_object_get(scaling, "factor")));
+    for (int kept = 0; kept < 2; kept++) {
+      HfConfig got;
+      Error error = {0};
+      json_t *one = json_copy(root);
+      (void)json_object_del(one, kept == 0 ? "rope_scaling" : "rope_parameters");
+      if (kept == 0) (void)json_object_del(one, "rope_theta");
+      assert_int_equal(json_dump_file(one, path, 0), 0);
+      json_decref(one);
+      expect_ok(hf_config_read(path, &got, &error), &error);
+      check_equal(&got, &config);
+    }
+    json_decref(root);
+  }
+}
+
 static void test_numbers_are_short(void **state) {
   (void)state;
   HfConfig config = llama();
@@ -230,6 +302,41 @@ static void test_places_of_rope(void **state) {
   assert_true(got.rope_theta == 5000);
 }
 
+/* What files of others leave out of a scaling, say in older words, or say for nobody. */
+static void test_scaled_rope_of_others(void **state) {
+  (void)state;
+  HfConfig got;
+  /* Qwen2.5's, which says how long the model was and not how long it has become. */
+  read_text("{" LLAMA ", \"max_position_embeddings\": 32768, \"rope_theta\": 1000000.0, \"rope_scaling\": "
+            "{\"factor\": 4.0, \"original_max_position_embeddings\": 32768, \"type\": \"yarn\"}}",
+            &got);
+  const HfRopeScaling qwen = {.rope_type = HF_ROPE_YARN,
+                              .factor = 4,
+                              .original_max_position_embeddings = 32768,
+                              .beta_fast = 32,
+                              .beta_slow = 1,
+                              .truncate = true};
+  check_scaling(&got.rope_scaling, &qwen);
+  assert_true(got.rope_theta == 1e6);
+  /* The positions are the model's where nothing is said; 0 and null are nothing. */
+  read_text(
+      "{" LLAMA ", \"max_position_embeddings\": 32768, \"rope_parameters\": {\"rope_type\": \"yarn\", "
+      "\"factor\": 4, \"beta_fast\": 0, \"beta_slow\": null, \"attention_factor\": null, \"mscale\": 1}}",
+      &got);
+  check_scaling(&got.rope_scaling, &qwen);
+  /* Those beside the scaling go before those in it. */
+  read_text("{" LLAMA ", \"original_max_position_embeddings\": 32768, \"rope_scaling\": {\"rope_type\": "
+            "\"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 5}}",
+            &got);
+  check_scaling(&got.rope_scaling, &qwen);
+  /* Dynamic scaling goes by the model's positions, whatever stands here. */
+  read_text("{" LLAMA ", \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2, "
+            "\"original_max_position_embeddings\": 5}}",
+            &got);
+  check_scaling(&got.rope_scaling,
+                &(HfRopeScaling){.rope_type = HF_ROPE_DYNAMIC, .factor = 2, .truncate = true});
+}
+
 static void test_places_of_the_file(void **state) {
   TempDir *temp = *state;
   HfConfig got;
@@ -280,9 +387,35 @@ static const Refused REFUSED[] = {
     {"{" LLAMA ", \"attention_bias\": true}", STATUS_CONFIG, "mlp_bias"},
     {"{" LLAMA ", \"attention_bias\": 1}", STATUS_DATA, "attention_bias should be true or false"},
     {"{" LLAMA ", \"rms_norm_eps\": -1e-5}", STATUS_DATA, "rms_norm_eps should be a number"},
-    {"{" LLAMA ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}}", STATUS_CONFIG, "rope_scaling"},
-    {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\"}}", STATUS_CONFIG, "rope_scaling"},
-    {"{" LLAMA ", \"rope_parameters\": {\"rope_type\": \"yarn\"}}", STATUS_CONFIG, "rope_parameters"},
+    {"{" LLAMA ", \"rope_scaling\": {\"type\": \"longrope\", \"factor\": 2.0}}", STATUS_CONFIG,
+     "rope_scaling is of type longrope"},
+    {"{" LLAMA ", \"rope_parameters\": {\"rope_type\": \"su\"}}", STATUS_CONFIG,
+     "rope_parameters is of type su"},
+    {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": 3}}", STATUS_DATA, "rope_type should be a text"},
+    {"{" LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", STATUS_DATA, "has no factor"},
+    {"{" LLAMA ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": \"2\"}}", STATUS_DATA,
+     "factor should be a number"},
+    {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 2}}", STATUS_DATA,
+     "has no low_freq_factor"},
+    {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 2, \"low_freq_factor\": 1}}",
+     STATUS_DATA, "has no high_freq_factor"},
+    {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, "
+     "\"original_max_position_embeddings\": 0}}",
+     STATUS_DATA, "original_max_position_embeddings should be"},
+    {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"attention_factor\": 0}}",
+     STATUS_DATA, "attention_factor should be above 0"},
+    {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"truncate\": 1}}", STATUS_DATA,
+     "truncate should be true or false"},
+    {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"mscale\": 1, "
+     "\"mscale_all_dim\": 0.7}}",
+     STATUS_CONFIG, "mscale: this program computes an attention_factor alone"},
+    {"{" LLAMA
+     ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}, \"rope_parameters\": {\"rope_type\": "
+     "\"linear\", \"factor\": 3}}",
+     STATUS_CONFIG, "rope_scaling and rope_parameters contradict each other"},
+    {"{" LLAMA ", \"rope_scaling\": {\"type\": \"default\"}, \"rope_parameters\": {\"rope_type\": "
+     "\"dynamic\", \"factor\": 3}}",
+     STATUS_CONFIG, "contradict"},
     {"{" LLAMA ", \"rope_parameters\": 5}", STATUS_DATA, "rope_parameters should be an object"},
     {"{" LLAMA ", \"partial_rotary_factor\": 0.5}", STATUS_CONFIG, "partial_rotary_factor"},
     {"{" GPT2 ", \"activation_function\": \"gelu\"}", STATUS_CONFIG, "activation_function"},
@@ -315,10 +448,10 @@ static void test_refusals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(test_families),           TEST(test_rope_is_written_twice),
-      TEST(test_numbers_are_short),  TEST(test_gpt2_of_others),
-      TEST(test_defaults),           TEST(test_places_of_rope),
-      TEST(test_places_of_the_file), TEST(test_refusals),
+      TEST(test_families),       TEST(test_rope_is_written_twice), TEST(test_numbers_are_short),
+      TEST(test_gpt2_of_others), TEST(test_scaled_rope),           TEST(test_scaled_rope_of_others),
+      TEST(test_defaults),       TEST(test_places_of_rope),        TEST(test_places_of_the_file),
+      TEST(test_refusals),
   };
   return cmocka_run_group_tests_name("hf_config", tests, NULL, NULL);
 }

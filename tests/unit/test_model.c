@@ -53,6 +53,52 @@ static void test_llama_documents_window(void **state) {
   gpt_case_check("Llama with documents and window", &test, grids, 3);
 }
 
+/* Scaled positions: frequencies by the length of the whole sequence, wherever its rows are, and yarn's factor
+ * on the scores in both directions. */
+static void test_rope_scaling(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    RopeScaling scaling;
+  } cases[] = {
+      {"linear", {.rope_type = ROPE_LINEAR, .factor = 4}},
+      {"dynamic", {.rope_type = ROPE_DYNAMIC, .factor = 3}},
+      {"yarn",
+       {.rope_type = ROPE_YARN,
+        .factor = 4,
+        .original_max_position_embeddings = 32,
+        .beta_fast = 4,
+        .beta_slow = 0.25,
+        .attention_factor = 1.5,
+        .truncate = true}},
+      {"yarn by its own factor",
+       {.rope_type = ROPE_YARN,
+        .factor = 16,
+        .original_max_position_embeddings = 32,
+        .beta_fast = 4,
+        .beta_slow = 0.25}},
+      {"llama3",
+       {.rope_type = ROPE_LLAMA3,
+        .factor = 8,
+        .original_max_position_embeddings = 32,
+        .low_freq_factor = 0.25,
+        .high_freq_factor = 4}},
+  };
+  const int grids[][2] = {{1, 1}, {2, 1}, {4, 1}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    GptCase test = {.config = llama_config(2, 2, 1, 16, true),
+                    .sequences = 1,
+                    .sequence_length = 125,
+                    .loss_chunk = 64,
+                    .document_mask = i % 2 == 0,
+                    .recompute = i == 3,
+                    .threads = 1};
+    test.config.max_position_embeddings = 32;
+    test.config.rope_scaling = cases[i].scaling;
+    gpt_case_check(cases[i].name, &test, grids, 3);
+  }
+}
+
 /* Five tokens over eight ranks: most ranks have nothing but padding. */
 static void test_ranks_without_tokens(void **state) {
   (void)state;
@@ -134,6 +180,7 @@ int main(void) {
       cmocka_unit_test(test_gpt2_documents),
       cmocka_unit_test(test_llama),
       cmocka_unit_test(test_llama_documents_window),
+      cmocka_unit_test(test_rope_scaling),
       cmocka_unit_test(test_ranks_without_tokens),
       cmocka_unit_test(test_recompute),
       cmocka_unit_test(test_mlp_chunks),

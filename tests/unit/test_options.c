@@ -234,6 +234,14 @@ static void test_values_that_are_refused(void **state) {
     {"train.flux_capacitor=1", "override 'train.flux_capacitor=1': unknown key 'train.flux_capacitor'; "
                                "'ringgpt train --help' lists all"},
     {"train=5", "override 'train=5': 'train' is a section; override its keys one by one, as train.key=value"},
+    {"model.rope_scaling={factor: 2}",
+     "override 'model.rope_scaling={factor: 2}': 'model.rope_scaling' is a mapping; override its keys one by "
+     "one, as model.rope_scaling.key=value"},
+    {"model.rope_scaling.factr=2", "override 'model.rope_scaling.factr=2': unknown key "
+                                   "'model.rope_scaling.factr'; did you mean 'model.rope_scaling.factor'?"},
+    {"model.rope_scaling.rope_type=yam", "override 'model.rope_scaling.rope_type=yam': "
+                                         "'model.rope_scaling.rope_type' is yam; it must be default, "
+                                         "linear, dynamic, yarn or llama3; did you mean 'yarn'?"},
     {"train.steps={",
      "override 'train.steps={': not valid YAML: while parsing a flow node, did not find expected node "
      "content"},

@@ -4,7 +4,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "model/rope.h"
 #include "tests/support/compare.h"
 #include "tests/support/expect.h"
 #include "tests/support/hf_logits.h"
@@ -126,6 +128,74 @@ static void test_round_trip(void **state) {
   assert_string_equal(warning, "");
 }
 
+/* Compares a model with the file that another one wrote; returns what is told of their difference. */
+static const char *told(const char *path, const ModelConfig *written, const ModelConfig *model) {
+  static char warning[1024];
+  Error error = {0};
+  char *text = NULL;
+  expect_ok(hf_model_text(written, -1, &text, &error), &error);
+  temp_file_write_text(path, text);
+  free(text);
+  expect_ok(hf_model_check(model, path, warning, sizeof warning, &error), &error);
+  assert_true(strlen(warning) < 900);
+  return warning[0] == '\0' ? warning : warning + strlen(path);
+}
+
+/* What may be changed for longer contexts is told, each number of it. */
+static void test_changed_reach(void **state) {
+  TempDir *directory = *state;
+  Error error = {0};
+  ModelConfig old;
+  const char *path = temp_dir_path(directory, "config.json");
+  expect_ok(hf_model_read("tests/peers/llama", &old, &error), &error);
+  ModelConfig new = old;
+  assert_string_equal(told(path, &old, &new), "");
+  new.rope_theta = 7000;
+  new.sliding_window = 9;
+  assert_string_equal(told(path, &old, &new),
+                      ": trained with rope_theta 500 and sliding_window 0, computed with "
+                      "rope_theta 7000 and sliding_window 9");
+  new = old;
+  new.rope_scaling = (RopeScaling){.rope_type = ROPE_YARN,
+                                   .factor = 4,
+                                   .original_max_position_embeddings = 64,
+                                   .beta_fast = 32,
+                                   .beta_slow = 1,
+                                   .truncate = true};
+  assert_string_equal(
+      told(path, &old, &new),
+      ": trained with rope_theta 500 and sliding_window 0, computed with rope_theta 500, yarn "
+      "scaling by 4 from 64 (beta_fast 32, beta_slow 1, attention_factor 1.13862944) and "
+      "sliding_window 0");
+  /* The attention factor may be said or follow. */
+  old = new;
+  old.rope_scaling.attention_factor = rope_attention_factor(&new.rope_scaling);
+  assert_string_equal(told(path, &old, &new), "");
+  old.rope_scaling.attention_factor = 1;
+  assert_non_null(strstr(told(path, &old, &new), "attention_factor 1) and"));
+  old = new;
+  old.rope_scaling.truncate = false;
+  assert_non_null(strstr(told(path, &old, &new), ", not truncated) and"));
+  old.rope_scaling = (RopeScaling){.rope_type = ROPE_LLAMA3,
+                                   .factor = 8,
+                                   .original_max_position_embeddings = 64,
+                                   .truncate = true,
+                                   .low_freq_factor = 1,
+                                   .high_freq_factor = 4};
+  assert_non_null(strstr(told(path, &old, &new),
+                         "llama3 scaling by 8 from 64 (low_freq_factor 1, high_freq_factor 4) and"));
+  old.rope_scaling = (RopeScaling){.rope_type = ROPE_LINEAR, .factor = 2, .truncate = true};
+  assert_non_null(strstr(told(path, &old, &new), "rope_theta 500, linear scaling by 2 and"));
+  /* Dynamic scaling reads the model's positions, which are nothing but a remark for the others. */
+  new = old;
+  new.max_position_embeddings = 1000;
+  assert_string_equal(told(path, &old, &new), "");
+  old.rope_scaling.rope_type = new.rope_scaling.rope_type = ROPE_DYNAMIC;
+  assert_string_equal(told(path, &old, &new),
+                      ": trained with rope_theta 500, dynamic scaling by 2 beyond 64 and sliding_window 0, "
+                      "computed with rope_theta 500, dynamic scaling by 2 beyond 1000 and sliding_window 0");
+}
+
 #define LLAMA                                                                                                \
   "{\"model_type\": \"llama\", \"vocab_size\": 9, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
 #define GPT2                                                                                                 \
@@ -145,6 +215,12 @@ static void test_refused(void **state) {
       {LLAMA "\"hidden_size\": 24, \"num_attention_heads\": 2}", "size of a head must be a multiple of 8"},
       {LLAMA "\"hidden_size\": 16, \"num_attention_heads\": 2, \"attention_bias\": true, \"mlp_bias\": true}",
        "which needs bias: false"},
+      {LLAMA "\"hidden_size\": 16, \"num_attention_heads\": 2, \"rope_scaling\": {\"type\": \"linear\", "
+             "\"factor\": 0.5}}",
+       "rope_scaling.factor is 0.5"},
+      {LLAMA "\"hidden_size\": 16, \"num_attention_heads\": 2, \"rope_scaling\": {\"type\": \"yarn\", "
+             "\"factor\": 2, \"beta_fast\": 1, \"beta_slow\": 2}}",
+       "rope_scaling.beta_slow (2) must be above 0 and below rope_scaling.beta_fast (1)"},
       {GPT2 ", \"tie_word_embeddings\": false}", "tie_word_embeddings"},
       {MIXED "\"norm\": \"layernorm\", \"activation\": \"swiglu\"}", "which needs norm: rmsnorm"},
       {MIXED "\"norm\": \"rmsnorm\", \"activation\": \"gelu\"}", "which needs activation: swiglu"},
@@ -170,6 +246,7 @@ int main(void) {
       cmocka_unit_test(test_llama),
       cmocka_unit_test(test_read_gpt2),
       cmocka_unit_test_setup_teardown(test_round_trip, temp_dir_set_up, temp_dir_tear_down),
+      cmocka_unit_test_setup_teardown(test_changed_reach, temp_dir_set_up, temp_dir_tear_down),
       cmocka_unit_test_setup_teardown(test_refused, temp_dir_set_up, temp_dir_tear_down),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

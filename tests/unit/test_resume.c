@@ -11,6 +11,7 @@
 #include "tests/support/training.h"
 #include "tests/support/unit.h"
 #include "train/grid.h"
+#include "train/hf_model.h"
 #include "train/sharding.h"
 
 /* A schedule whose stages and epochs end between the steps of the resumes. */
@@ -286,6 +287,40 @@ static void test_other_heads(void **state) {
   free(checkpoint);
 }
 
+/* Positions may be scaled from one start to the next, which is how contexts are extended: that is told, and
+ * the run goes on with the new ones, which its own checkpoints carry. */
+static void test_scaled_positions(void **state) {
+  const Config whole = whole_run(training_directory(state));
+  char *checkpoint = training_checkpoint(&whole, 10, "");
+  char resume[CONFIG_TEXT_BYTES + 32];
+  (void)snprintf(resume, sizeof resume, "checkpoint.resume=%s", checkpoint);
+  const char *const overrides[] = {COMMON,
+                                   resume,
+                                   "checkpoint.every=5",
+                                   "model.rope_scaling.rope_type=yarn",
+                                   "model.rope_scaling.factor=4",
+                                   "model.rope_scaling.original_max_position_embeddings=128",
+                                   NULL};
+  const Config config = training_config(training_directory(state), "scaled", overrides);
+  Error error = {0};
+  expect_ok(training_run(&config, &error), &error);
+  char *path = training_path(config.run.dir, "log.txt");
+  char *log = temp_file_read_text(path);
+  assert_non_null(strstr(log, "warning: "));
+  assert_non_null(
+      strstr(log, "trained with rope_theta 10000 and sliding_window 0, computed with rope_theta 10000, "
+                  "yarn scaling by 4 from 128 (beta_fast 32, beta_slow 1, attention_factor "
+                  "1.13862944) and sliding_window 0"));
+  char *last = training_checkpoint(&config, 20, "");
+  char warning[1024];
+  expect_ok(hf_model_check(&config.model, last, warning, sizeof warning, &error), &error);
+  assert_string_equal(warning, "");
+  free(last);
+  free(log);
+  free(path);
+  free(checkpoint);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_resume_is_bit_identical),
@@ -295,6 +330,7 @@ int main(void) {
       cmocka_unit_test(test_damaged_checkpoint),
       cmocka_unit_test(test_other_model),
       cmocka_unit_test(test_other_heads),
+      cmocka_unit_test(test_scaled_positions),
       cmocka_unit_test(test_going_back),
   };
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
