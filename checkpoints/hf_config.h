@@ -28,6 +28,9 @@ typedef enum HfRopeType {
   HF_ROPE_LLAMA3
 } HfRopeType;
 
+/* Their names, by type; NULL behind the last. */
+extern const char *const hf_rope_types[];
+
 /* What rope_scaling, or rope_parameters, says. Keys that the type does not read are 0, truncate is true. */
 typedef struct HfRopeScaling {
   HfRopeType rope_type;

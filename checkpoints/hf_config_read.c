@@ -118,12 +118,11 @@ static Status get_given(const Reader *reader, const char *key, double *value) {
 }
 
 static Status read_rope_type(const Reader *inner, const char *key, HfRopeType *type) {
-  static const char *const names[] = {"default", "linear", "dynamic", "yarn", "llama3"};
   const char *name = NULL;
   TRY(get_text(inner, "type", "default", &name));
   TRY(get_text(inner, "rope_type", name, &name));
-  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-    if (strcmp(name, names[i]) != 0) continue;
+  for (int i = 0; hf_rope_types[i] != NULL; i++) {
+    if (strcmp(name, hf_rope_types[i]) != 0) continue;
     *type = (HfRopeType)i;
     return STATUS_OK;
   }
@@ -180,7 +179,12 @@ static Status read_rope_object(const Reader *reader, const char *key, const HfCo
   TRY(read_scaling(reader, &inner, config->max_position_embeddings, scaling));
   TRY(get_real(&inner, "partial_rotary_factor", 1, &part));
   if (part != 1) return unsupported(reader, "partial_rotary_factor", "1");
-  return get_real(&inner, "rope_theta", *theta, theta);
+  const double before = *theta;
+  const bool again = get(reader, "rope_theta") != NULL && get(&inner, "rope_theta") != NULL;
+  TRY(get_real(&inner, "rope_theta", before, theta));
+  if (!again || *theta == before) return STATUS_OK;
+  return fail(reader->error, STATUS_CONFIG, "%s: rope_theta is %.9g, and %.9g in %s", reader->path, before,
+              *theta, key);
 }
 
 static bool same_scaling(const HfRopeScaling *a, const HfRopeScaling *b) {

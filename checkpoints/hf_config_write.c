@@ -47,17 +47,15 @@ static void write_gpt2(JsonWriter *root, const HfConfig *config) {
   json_write_bool(root, "scale_attn_weights", true);
 }
 
-static const char *const rope_types[] = {[HF_ROPE_DEFAULT] = "default",
-                                         [HF_ROPE_LINEAR] = "linear",
-                                         [HF_ROPE_DYNAMIC] = "dynamic",
-                                         [HF_ROPE_YARN] = "yarn",
-                                         [HF_ROPE_LLAMA3] = "llama3"};
+const char *const hf_rope_types[] = {
+    [HF_ROPE_DEFAULT] = "default", [HF_ROPE_LINEAR] = "linear", [HF_ROPE_DYNAMIC] = "dynamic",
+    [HF_ROPE_YARN] = "yarn",       [HF_ROPE_LLAMA3] = "llama3", NULL};
 
 /* The keys of a scaling: those that its type reads, since transformers warns of others. */
 static void set_rope_scaling(JsonWriter *object, const HfRopeScaling *scaling) {
   const bool yarn = scaling->rope_type == HF_ROPE_YARN;
   const bool llama3 = scaling->rope_type == HF_ROPE_LLAMA3;
-  json_write_string(object, "rope_type", rope_types[scaling->rope_type]);
+  json_write_string(object, "rope_type", hf_rope_types[scaling->rope_type]);
   if (scaling->rope_type != HF_ROPE_DEFAULT) json_write_real(object, "factor", scaling->factor);
   if (yarn || llama3) {
     json_write_integer(object, "original_max_position_embeddings", scaling->original_max_position_embeddings);

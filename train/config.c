@@ -30,11 +30,11 @@ static void resolve_rope(ModelConfig *model, const TrainConfig *train) {
   const bool yarn = scaling->rope_type == ROPE_YARN;
   if (yarn && scaling->beta_fast == 0) scaling->beta_fast = ROPE_BETA_FAST;
   if (yarn && scaling->beta_slow == 0) scaling->beta_slow = ROPE_BETA_SLOW;
-  if (model->max_position_embeddings != 0) return;
+  if (model->max_position_embeddings != 0 || scaling->rope_type == ROPE_DYNAMIC) return;
   const double extended = scaling->factor * (double)scaling->original_max_position_embeddings;
   const bool extends = yarn || scaling->rope_type == ROPE_LLAMA3;
   model->max_position_embeddings =
-      extends && extended >= 1 && extended < 0x1p40 ? (int64_t)extended : train->sequence_length;
+      extends && extended >= 1 && extended < 0x1p31 ? (int64_t)extended : train->sequence_length;
 }
 
 static void resolve_model(ModelConfig *model, const TrainConfig *train) {

@@ -4,9 +4,15 @@
 #include <inttypes.h>
 #include <stddef.h>
 
-/* Learned positions end somewhere: no sequence may be longer. */
+/* Learned positions end somewhere: no sequence may be longer. Dynamic scaling begins there. */
 static Status check_positions(const Config *config, const char *source, Error *error) {
   const int64_t positions = config->model.max_position_embeddings;
+  if (config->model.rope_scaling.rope_type == ROPE_DYNAMIC && positions == 0)
+    return fail(
+        error, STATUS_CONFIG,
+        "%s: model.rope_scaling.rope_type: dynamic scales beyond the length that the model was trained "
+        "for, model.max_position_embeddings: set it",
+        source);
   if (config->model.position != POSITION_LEARNED) return STATUS_OK;
   if (config->train.sequence_length > positions)
     return fail(error, STATUS_CONFIG,

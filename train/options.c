@@ -6,7 +6,8 @@
 
 #include "train/option_value.h"
 
-#define MOST_TOKENS 1099511627776.0 /* 2^40: positions, steps */
+#define MOST_TOKENS 1099511627776.0 /* 2^40: lengths, steps */
+#define MOST_POSITIONS 2147483647.0 /* what other programs read from a config.json */
 #define MOST_IDS 2147483647.0       /* token ids are int32_t */
 #define MOST_SEQUENCES 1073741824.0 /* 2^30 */
 #define MOST_RANKS 65536.0
@@ -75,9 +76,9 @@ static const Option table[] = {
      .help = "Key and value heads, which divide the query heads; 0: as many as query heads."},
     {PLACE(model, intermediate_size), INTEGER("0", 0, 4194304),
      .help = "Width of the MLP; 0: 4 C for gelu, 8/3 C rounded up to a multiple of 64 for swiglu."},
-    {PLACE(model, max_position_embeddings), INTEGER("0", 0, MOST_TOKENS),
+    {PLACE(model, max_position_embeddings), INTEGER("0", 0, MOST_POSITIONS),
      .help = "Positions: a limit where they are learned, else only recorded, but for dynamic scaling, which begins "
-             "beyond; 0: train.sequence_length, or what yarn and llama3 extend the original length to."},
+             "beyond and needs it; 0: train.sequence_length, or what yarn and llama3 extend the original length to."},
     {PLACE(model, rope_theta), REAL("10000", 0, MOST_REAL), .above = true,
      .help = "Base of the rotary frequencies; longer contexts want a larger one."},
     {PLACE(model, rope_scaling.rope_type), CHOICE("default", rope_type_names),
@@ -85,7 +86,7 @@ static const Option table[] = {
              "meaning; dynamic goes by the length of each sequence beyond max_position_embeddings."},
     {PLACE(model, rope_scaling.factor), REAL("0", 0, MOST_REAL),
      .help = "How many times longer the context becomes, 1 or more; for all types but default."},
-    {PLACE(model, rope_scaling.original_max_position_embeddings), INTEGER("0", 0, MOST_TOKENS),
+    {PLACE(model, rope_scaling.original_max_position_embeddings), INTEGER("0", 0, MOST_POSITIONS),
      .help = "yarn and llama3: the length that the model was trained for before."},
     {PLACE(model, rope_scaling.beta_fast), REAL("0", 0, MOST_REAL),
      .help = "yarn: what turns more often than this over the original length stays as it is; 0: 32."},

@@ -239,15 +239,17 @@ static bool is_ready(const Turns *turns, int64_t number) {
          turns->done[before * turns->kv_heads + task.kv_head] >= task.place;
 }
 
-/* Takes the first task in the order that is left and ready; false where the others are all waiting for some
- * that are being done. The first one left never waits for another of them. One thread at a time. */
+/* Takes the first task in the order that is left and ready, of those of two turns from the first one left
+ * on; false where these are all waiting for some that are being done. The first one left never waits for
+ * another that is left. One thread at a time. */
 static bool take_task(Turns *turns, int64_t *number) {
   if (turns->chunks == 1) {
     *number = turns->first++;
     return true;
   }
   while (turns->first < turns->tasks && turns->taken[turns->first]) turns->first++;
-  for (*number = turns->first; *number < turns->tasks; (*number)++) {
+  const int64_t end = min_of(turns->first + 2 * turns->chunks * turns->kv_heads, turns->tasks);
+  for (*number = turns->first; *number < end; (*number)++) {
     if (turns->taken[*number] || !is_ready(turns, *number)) continue;
     turns->taken[*number] = true;
     return true;

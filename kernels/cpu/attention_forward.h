@@ -1,9 +1,10 @@
 /* Attention forward on vector registers: panels of queries fold blocks of keys.
  *
- * The exponents are taken relative to a reference score per query rather than to the running maximum: the
- * first tile that a query sees gives its reference, and only when a block's scores pass it by more than 2^60
- * is the reference raised and the block computed again. The result is the same, and the common block needs
- * neither a maximum nor a rescaling; its exponentials come straight from the registers of the product. */
+ * The exponents are taken relative to a reference score per query rather than to the running maximum: a tile
+ * that it sees, whole if possible, gives a query its reference, and only when a block's scores pass it by
+ * more than 2^60 is the reference raised and the block computed again. The result is the same, and the common
+ * block needs neither a maximum nor a rescaling; its exponentials come straight from the registers of the
+ * product. */
 #ifndef RINGGPT_CPU_ATTENTION_FORWARD_H
 #define RINGGPT_CPU_ATTENTION_FORWARD_H
 

@@ -49,13 +49,15 @@ static int64_t divide_up(int64_t size, int64_t by) {
   return (size + by - 1) / by;
 }
 
+/* Columns that scratch memory has room for. */
+static const int64_t MOST_COLUMNS = CUDA_SCRATCH_BYTES / sizeof(double);
+
+/* At most MOST_COLUMNS columns. */
 template <typename T>
-void cuda_columns_add(Device *device, int64_t n, int64_t c, int64_t stride, const T *x, float *sums,
-                      const char *what) {
-  if (!cuda_usable(device) || n == 0 || c == 0) return;
+static void add_columns(Device *device, int64_t n, int64_t c, int64_t stride, const T *x, float *sums,
+                        const char *what) {
   const int64_t useful = min(divide_up(n, SLICE_ROWS), (int64_t)SLICES_MAX);
-  const int64_t room = max((int64_t)(CUDA_SCRATCH_BYTES / sizeof(double)) / c, (int64_t)1);
-  const int64_t rows = divide_up(n, min(useful, room));
+  const int64_t rows = divide_up(n, min(useful, MOST_COLUMNS / c));
   const int64_t slices = divide_up(n, rows);
   const int64_t groups = divide_up(c, COLUMNS);
   double *partial = (double *)cuda_scratch(device, (size_t)(slices * c) * sizeof(double), what);
@@ -67,6 +69,14 @@ void cuda_columns_add(Device *device, int64_t n, int64_t c, int64_t stride, cons
   LAUNCH(add_slices_kernel, (unsigned)divide_up(c, THREADS), THREADS, 0, cuda_stream(device), slices, c,
          partial, sums);
   cuda_launched(device, what);
+}
+
+template <typename T>
+void cuda_columns_add(Device *device, int64_t n, int64_t c, int64_t stride, const T *x, float *sums,
+                      const char *what) {
+  for (int64_t first = 0; n > 0 && first < c && cuda_usable(device); first += MOST_COLUMNS) {
+    add_columns(device, n, min(MOST_COLUMNS, c - first), stride, x + first, sums + first, what);
+  }
 }
 
 template void cuda_columns_add<float>(Device *device, int64_t n, int64_t c, int64_t stride, const float *x,

@@ -370,8 +370,9 @@ static void test_rope_scaling(void **state) {
   assert_true(config.model.rope_scaling.beta_fast == 0);
   assert_int_equal(config.model.max_position_embeddings, 32768);
   assert_round_trip(&config);
-  config = load(SCALED("rope_type: dynamic, factor: 2"), NULL, 0);
-  assert_int_equal(config.model.max_position_embeddings, config.train.sequence_length);
+  char positions[] = "model.max_position_embeddings=512";
+  config = load(SCALED("rope_type: dynamic, factor: 2"), (char *[]){positions}, 1);
+  assert_int_equal(config.model.max_position_embeddings, 512);
   assert_round_trip(&config);
   config = load(SCALED("rope_type: yarn, factor: 1, beta_fast: 3, beta_slow: 2, attention_factor: 1.25, "
                        "truncate: false, " TRAINED),
@@ -395,6 +396,9 @@ static void test_rope_scaling_is_checked(void **state) {
        ": model.rope_scaling.factor is 0; rope_type linear needs one of 1 or more"},
       {SCALED("rope_type: dynamic, factor: 0.99"),
        ": model.rope_scaling.factor is 0.99; rope_type dynamic needs one of 1 or more"},
+      {SCALED("rope_type: dynamic, factor: 2"),
+       ": model.rope_scaling.rope_type: dynamic scales beyond the length that the model was trained for, "
+       "model.max_position_embeddings: set it"},
       {SCALED("rope_type: dynamic, factor: 2, " TRAINED),
        ": model.rope_scaling.original_max_position_embeddings is for rope_type yarn and llama3, not dynamic; "
        "leave it out"},

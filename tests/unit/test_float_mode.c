@@ -136,6 +136,8 @@ static void check_elements(Device *device, ElementType elements) {
   float x[COUNT];
   float w[COUNT * COUNT];
   float y[COUNT];
+  float out[COUNT];
+  float rstd = 0;
   fill(elements, COUNT, false, SUBNORMAL, x);
   fill(elements, COUNT * COUNT, false, 0x1p20F, w);
   ops->linear_forward(device, 1, COUNT, COUNT, COUNT, x, w, NULL, y);
@@ -147,6 +149,10 @@ static void check_elements(Device *device, ElementType elements) {
   ops->linear_forward(device, 1, COUNT, COUNT, COUNT, x, w, NULL, y);
   check_zeros(device, "linear_forward, results", y, bytes);
   fill(elements, COUNT, false, SUBNORMAL, x);
+  fill(elements, COUNT, false, 1.0F, w);
+  fill(elements, COUNT, false, 0.0F, y);
+  ops->rmsnorm_forward(device, 1, COUNT, 1, x, y, w, out, &rstd);
+  check_zeros(device, "residual of rmsnorm_forward", y, bytes);
   ops->gelu_forward(device, COUNT, x, y);
   check_zeros(device, "gelu_forward", y, bytes);
 }

@@ -416,6 +416,8 @@ static const Refused REFUSED[] = {
     {"{" LLAMA ", \"rope_scaling\": {\"type\": \"default\"}, \"rope_parameters\": {\"rope_type\": "
      "\"dynamic\", \"factor\": 3}}",
      STATUS_CONFIG, "contradict"},
+    {"{" LLAMA ", \"rope_theta\": 10000, \"rope_parameters\": {\"rope_theta\": 500000}}", STATUS_CONFIG,
+     "rope_theta is 10000, and 500000 in rope_parameters"},
     {"{" LLAMA ", \"rope_parameters\": 5}", STATUS_DATA, "rope_parameters should be an object"},
     {"{" LLAMA ", \"partial_rotary_factor\": 0.5}", STATUS_CONFIG, "partial_rotary_factor"},
     {"{" GPT2 ", \"activation_function\": \"gelu\"}", STATUS_CONFIG, "activation_function"},
