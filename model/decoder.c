@@ -132,7 +132,7 @@ static Status run_chunk(Decoder *decoder, int64_t n, const int32_t *tokens, Erro
   Model *model = decoder->model;
   const int64_t layers = model->options.config.num_hidden_layers;
   const int64_t end = decoder->length + n;
-  TRY(model_reserve(model, n, error));
+  TRY(model_reserve_rows(model, n, error));
   TRY(kv_cache_reserve(decoder->cache, end, error));
   const Activations *acts = &model->acts;
   for (int64_t i = 0; i < n; i++) {

@@ -76,13 +76,13 @@ void mlp_forward(const Model *model, int64_t layer, elem *output);
 void mlp_backward(const Model *model, int64_t layer);
 
 /* Makes room for `rows` rows; what the activations held is lost where they had less. */
-Status model_reserve(Model *model, int64_t rows, Error *error);
+Status model_reserve_rows(Model *model, int64_t rows, Error *error);
 
 /* What attention computes with: the scale is 1 / sqrt(D) times the square of RoPE's attention factor. */
 AttentionDims model_attention_dims(const ModelConfig *config);
 
 /* Takes tokens (n), host memory, at the positions in acts.host_positions (n), which the caller has filled
- * after model_reserve: n, the tokens, positions and RoPE's table of the rows at hand, which are without
+ * after model_reserve_rows: n, the tokens, positions and RoPE's table of the rows at hand, which are without
  * dropout and belong to sequences of `length` >= 1 tokens. */
 void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tokens);
 

@@ -108,7 +108,7 @@ void model_destroy(Model *model) {
 
 /* ---------------------------------------------------------------- a batch */
 
-Status model_reserve(Model *model, int64_t rows, Error *error) {
+Status model_reserve_rows(Model *model, int64_t rows, Error *error) {
   if (rows <= model->acts.rows) return STATUS_OK;
   const ActivationsPlan plan = {.config = &model->options.config,
                                 .rows = rows,
@@ -163,7 +163,7 @@ void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tok
 static Status load_batch(Model *model, const ModelBatch *batch, bool backward, Error *error) {
   const Layout layout = layout_zigzag(batch->sequence_length, model->ring->rank, model->ring->size);
   const int64_t n = batch->sequences * layout.local_length;
-  TRY(model_reserve(model, n, error));
+  TRY(model_reserve_rows(model, n, error));
   TRY(ring_attention_prepare(model->attention, batch->sequences, batch->sequence_length, batch->documents,
                              model->options.config.sliding_window, backward, error));
   int64_t *positions = model->acts.host_positions;
@@ -176,6 +176,12 @@ static Status load_batch(Model *model, const ModelBatch *batch, bool backward, E
   }
   device_write(model->device, model->acts.targets, batch->targets, (size_t)n * sizeof(int32_t));
   return STATUS_OK;
+}
+
+Status model_reserve(Model *model, int64_t sequences, int64_t sequence_length, Error *error) {
+  const Layout layout = layout_zigzag(sequence_length, model->ring->rank, model->ring->size);
+  TRY(model_reserve_rows(model, sequences * layout.local_length, error));
+  return ring_attention_reserve(model->attention, sequences, sequence_length, model->options.training, error);
 }
 
 void model_embed(Model *model) {

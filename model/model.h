@@ -62,6 +62,11 @@ const TensorTable *model_table(const Model *model);
 elem *model_weights(Model *model);
 float *model_gradients(Model *model);
 
+/* Takes the memory for batches of `sequences` sequences of sequence_length tokens now: later ones that need
+ * no more than such a batch take none. Without it every batch that is larger than all before takes its own.
+ * STATUS_SYSTEM. */
+Status model_reserve(Model *model, int64_t sequences, int64_t sequence_length, Error *error);
+
 /* What one rank knows of the loss: sums, to be added over all ranks and then divided once. */
 typedef struct LossSum {
   double nll;      /* sum of the negative log likelihood of the valid targets, in double */

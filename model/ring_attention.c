@@ -171,13 +171,18 @@ static Status reserve(RingAttention *attention, bool backward, Error *error) {
   return STATUS_OK;
 }
 
+Status ring_attention_reserve(RingAttention *attention, int64_t sequences, int64_t sequence_length,
+                              bool backward, Error *error) {
+  attention->sequences = sequences;
+  attention->layout = layout_zigzag(sequence_length, attention->ring->rank, attention->ring->size);
+  return reserve(attention, backward, error);
+}
+
 Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64_t sequence_length,
                               const Documents *documents, int64_t window, bool backward, Error *error) {
-  attention->sequences = sequences;
   attention->window = window;
   attention->documents = documents;
-  attention->layout = layout_zigzag(sequence_length, attention->ring->rank, attention->ring->size);
-  TRY(reserve(attention, backward, error));
+  TRY(ring_attention_reserve(attention, sequences, sequence_length, backward, error));
   plan_hops(attention);
   write_first_keys(attention);
   return STATUS_OK;

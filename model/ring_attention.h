@@ -27,6 +27,11 @@ Status ring_attention_create(Device *device, Comm *ring, const AttentionDims *di
 /* Releases it; NULL is allowed. */
 void ring_attention_destroy(RingAttention *attention);
 
+/* Takes the memory for batches of `sequences` sequences of sequence_length tokens, with `backward` also for
+ * their gradients. */
+Status ring_attention_reserve(RingAttention *attention, int64_t sequences, int64_t sequence_length,
+                              bool backward, Error *error);
+
 /* Gets ready for a batch: `sequences` sequences of sequence_length tokens, cut by layout_zigzag; documents
  * NULL means no document mask; window 0 no sliding window. Takes memory when the batch is larger than any
  * before; `backward` says that gradients will be asked for. Decides which hops are needed, on every rank

@@ -47,6 +47,9 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   TRY_GOTO(hf_model_check(&config->model, evaluation->checkpoint, warning, sizeof warning, error), done);
   if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
   TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
+  for (int64_t i = 0; i < config->eval.contexts.count; i++) {
+    TRY_GOTO(model_reserve(model, 1, config->eval.contexts.values[i], error), done);
+  }
   TRY_GOTO(host_weights_load(evaluation->checkpoint, rank->device, model, rank->world, error), done);
   TRY_GOTO(agreement_data(rank->world, config, task.pattern, error), done);
   TRY_GOTO(batches_end_of_document(config, task.pattern, &task.end_of_document, error), done);

@@ -60,6 +60,22 @@ static Status check_data(Comm *world, const Config *config, Error *error) {
   return STATUS_OK;
 }
 
+/* Memory for every stage and evaluation that is to come: what does not fit ends the run now, not when its
+ * context grows after days. */
+static Status reserve_memory(const Trainer *trainer, Error *error) {
+  const Config *config = trainer->config;
+  const IntegerList *contexts = &config->eval.contexts;
+  for (int64_t step = trainer->progress.step; step < config->train.steps;) {
+    const SequenceStage stage = schedule_stage(config, step);
+    TRY(model_reserve(trainer->model, stage.micro_batch_size, stage.sequence_length, error));
+    step = stage.end_step;
+  }
+  for (int64_t i = 0; trainer->evaluator != NULL && i < contexts->count; i++) {
+    TRY(model_reserve(trainer->evaluator, 1, contexts->values[i], error));
+  }
+  return STATUS_OK;
+}
+
 /* ---------------------------------------------------------------- evaluation */
 
 static Status evaluate_context(Trainer *trainer, int64_t context, Error *error) {
@@ -200,6 +216,7 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   TRY_GOTO(check_data(rank->world, given->config, error), done);
   TRY_GOTO(create_models(&trainer, error), done);
   TRY_GOTO(trainer_restore(&trainer, error), done);
+  TRY_GOTO(reserve_memory(&trainer, error), done);
   report(&trainer);
   status = train(&trainer, error);
   if (status == STATUS_OK || status == STATUS_STOPPED) report_sent(&trainer);
