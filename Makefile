@@ -358,7 +358,7 @@ run-races: $(RACES) $(RACES_TESTS)
 	@RINGGPT_TEST_CUDA=$(abspath $(RACES)) tests/run.sh $(RACES_TESTS)
 
 run-mutants:
-	@tests/mutants.sh $(BUILD)/mutants $(variant) tests/mutants/*.patch
+	@RINGGPT_TEST_SMALL=1 tests/mutants.sh $(BUILD)/mutants $(variant) tests/mutants/*.patch
 
 $(OUT)/peers/%: $(OUT)/tests/peers/%.o $(OUT)/tests/support/hf_logits.o $(LIBRARY)
 	@mkdir -p $(dir $@)
@@ -391,9 +391,9 @@ check-sanitize: deps-check ## tests under the sanitizers of addresses, undefined
 check-races: deps-check ## looks for races in the GPU's shared memory, on the emulated GPU
 	@TEST_TIMEOUT=600 $(MAKE) $(JOBS) CUDA=0 run-races
 
-check-variants: deps-check ## builds with DEBUG=1 MPI=0, and with DNNL=0 and runs the CPU's tests of that
-	@$(MAKE) $(JOBS) DEBUG=1 MPI=0 CUDA=0 tests
-	@$(MAKE) $(JOBS) DNNL=0 CUDA=0 run-host-tests
+check-variants: deps-check ## builds with DEBUG=1, and with DNNL=0 MPI=0 and runs the CPU's tests of that
+	@$(MAKE) $(JOBS) DEBUG=1 CUDA=0 tests
+	@$(MAKE) $(JOBS) DNNL=0 MPI=0 CUDA=0 run-host-tests
 
 check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
 	@$(MAKE) $(JOBS) CUDA=0 run-mutants
