@@ -357,8 +357,9 @@ run-tsan: all $(TSAN_TESTS:%=$(OUT)/tests/test_%)
 run-races: $(RACES) $(RACES_TESTS)
 	@RINGGPT_TEST_CUDA=$(abspath $(RACES)) tests/run.sh $(RACES_TESTS)
 
+MUTANTS := $(wildcard tests/mutants/*.patch)
 run-mutants:
-	@RINGGPT_TEST_SMALL=1 tests/mutants.sh $(BUILD)/mutants $(variant) tests/mutants/*.patch
+	@RINGGPT_TEST_SMALL=1 tests/mutants.sh $(BUILD)/mutants $(variant) $(MUTANTS)
 
 $(OUT)/peers/%: $(OUT)/tests/peers/%.o $(OUT)/tests/support/hf_logits.o $(LIBRARY)
 	@mkdir -p $(dir $@)
