@@ -206,10 +206,18 @@ static void test_evaluation_data(void **state) {
                      .texts = {RANK_1 "data/val_*.bin.gz: is another set of shards here, of "}});
 }
 
+/* Instead of all others in a build without MPI. */
+static void test_without_mpi(void **state) {
+  (void)state;
+  skip();
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_options),     cmocka_unit_test(test_device),          cmocka_unit_test(test_data),
       cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_evaluation_data),
   };
+  const struct CMUnitTest skipped[] = {cmocka_unit_test(test_without_mpi)};
+  if (!RINGGPT_MPI) return cmocka_run_group_tests(skipped, NULL, NULL);
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }

@@ -350,6 +350,12 @@ static void test_command_for_one_process(void **state) {
   free(out);
 }
 
+/* Instead of all others in a build without MPI. */
+static void test_without_mpi(void **state) {
+  (void)state;
+  skip();
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_same_bits),
@@ -364,5 +370,7 @@ int main(void) {
       cmocka_unit_test(test_one_message),
       cmocka_unit_test(test_command_for_one_process),
   };
+  const struct CMUnitTest skipped[] = {cmocka_unit_test(test_without_mpi)};
+  if (!RINGGPT_MPI) return cmocka_run_group_tests(skipped, NULL, NULL);
   return cmocka_run_group_tests(tests, training_set_up, temp_dir_tear_down);
 }
