@@ -2,6 +2,7 @@
 #include "tests/support/test_device.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cuda/load.h"
@@ -33,4 +34,16 @@ Status test_device_create(TestDevice kind, int threads, Device **out, Error *err
   const ElementType elements = test_device_elements(kind);
   if (kind == TEST_CPU || kind == TEST_CPU_BF16) return cpu_device_create(threads, elements, out, error);
   return cuda_device_create(0, elements, out, error);
+}
+
+void test_device_need_emulator(void) {
+  Error error = {0};
+  Device *device = NULL;
+  test_device_need_cuda();
+  if (test_device_create(TEST_CUDA_F32, 1, &device, &error) != STATUS_OK) fail_msg("%s", error.text);
+  const bool emulated = strstr(device->summary, "emulated") != NULL;
+  device_destroy(device);
+  if (emulated) return;
+  print_message("on the emulator alone\n");
+  skip();
 }

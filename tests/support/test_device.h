@@ -23,6 +23,9 @@ bool test_device_find_cuda(void);
 /* The same, ending the test as skipped, saying so, where none is named. */
 void test_device_need_cuda(void);
 
+/* The same, also where the CUDA device is a real one, to which the settings of the emulator mean nothing. */
+void test_device_need_emulator(void);
+
 /* Makes a device; `threads` are those of a CPU. After test_device_need_cuda for those of CUDA. */
 Status test_device_create(TestDevice kind, int threads, Device **out, Error *error);
 

@@ -125,9 +125,10 @@ static void read_step(const json_t *record, Metrics *metrics) {
 Metrics training_read_metrics(const Config *config) {
   Metrics metrics = {0};
   char *path = training_path(config->run.dir, "metrics.jsonl");
-  size_t bytes = 0;
-  char *text = (char *)temp_file_read(path, &bytes);
+  char *text = temp_file_read_text(path);
   char *rest = NULL;
+  char *end = strrchr(text, '\n'); /* what is behind it is being written by a run */
+  text[end == NULL ? 0 : end - text] = '\0';
   for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
     json_t *record = json_loads(line, 0, NULL);
     assert_non_null(record);

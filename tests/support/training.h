@@ -38,7 +38,7 @@ Status training_run(const Config *config, Error *error);
 /* The same, ending the test unless it succeeds, and the metrics of the whole run. */
 Metrics training_metrics(const Config *config);
 
-/* Reads the metrics of a run. */
+/* Reads the metrics of a run, which may be going on. */
 Metrics training_read_metrics(const Config *config);
 
 /* The path of a file of the run's checkpoint at `step`, to be freed. */

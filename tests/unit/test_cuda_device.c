@@ -25,16 +25,6 @@ static Device *open_device(void) {
   return make_device(0);
 }
 
-/* Settings of the emulator mean nothing to a real device. */
-static void need_emulator(void) {
-  Device *device = open_device();
-  const bool emulated = strstr(device->summary, "emulated") != NULL;
-  device_destroy(device);
-  if (emulated) return;
-  print_message("on the emulator alone\n");
-  skip();
-}
-
 static void *take(Device *device, size_t bytes) {
   Error error = {0};
   void *memory = NULL;
@@ -109,7 +99,7 @@ static void test_no_such_device(void **state) {
 
 static void test_machine_without_gpu(void **state) {
   (void)state;
-  need_emulator();
+  test_device_need_emulator();
   int devices = 7;
   Error error = {0};
   Device *device = NULL;
@@ -265,7 +255,7 @@ static void test_out_of_memory(void **state) {
 /* A device that cannot be made for want of memory leaves nothing behind, wherever it came to. */
 static void test_out_of_memory_at_creation(void **state) {
   (void)state;
-  need_emulator();
+  test_device_need_emulator();
   static const char *const sizes[] = {"1000000", "34000000", "40000000"};
   for (int i = 0; i < 3; i++) {
     Error error = {0};

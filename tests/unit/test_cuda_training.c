@@ -106,6 +106,27 @@ static void test_nccl(void **state) {
   training_same_state(&expected, &config, DEVICE_STEPS);
 }
 
+/* The GPU has memory for the steps of a run, but not for the evaluation behind the last one: that shows
+ * before the first. */
+static void test_memory_for_all_that_comes(void **state) {
+  test_device_need_emulator();
+  const DeviceRun run = {"small", "cuda", "fp32", 1, 1, DEVICE_HALF, 0};
+  Config config = device_training_config(state, &run);
+  Error error = {0};
+  config.eval.every = 0;
+  assert_int_equal(setenv("EMULATED_MEMORY", "53000000", 1), 0);
+  const Status steps = training_run(&config, &error);
+  config = device_training_config(state, &(DeviceRun){"smaller", "cuda", "fp32", 1, 1, DEVICE_HALF, 0});
+  config.eval.every = DEVICE_HALF;
+  config.eval.contexts = (IntegerList){.count = 2, .values = {40, 3000}};
+  const Status all = training_run(&config, &error);
+  assert_int_equal(unsetenv("EMULATED_MEMORY"), 0);
+  assert_int_equal(steps, STATUS_OK);
+  assert_int_equal(all, STATUS_SYSTEM);
+  assert_non_null(strstr(error.text, "no memory for"));
+  assert_int_equal(training_read_metrics(&config).count, 0);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_losses_of_the_cpu),
@@ -114,6 +135,7 @@ int main(void) {
       cmocka_unit_test(test_resume),
       cmocka_unit_test(test_changing_devices),
       cmocka_unit_test(test_nccl_needs_cuda),
+      cmocka_unit_test(test_memory_for_all_that_comes),
       cmocka_unit_test(test_nccl),
       cmocka_unit_test(test_auto),
   };
