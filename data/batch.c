@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/permutation.h"
+#include "kernels/base/arena.h"
 #include "kernels/base/memory.h"
 #include "kernels/ops.h"
 
@@ -90,6 +91,19 @@ done:
                  .document_offsets = offsets};
   if (status != STATUS_OK) batch_free(out);
   return status;
+}
+
+size_t batch_bytes(const LoaderOptions *options) {
+  const Layout layout = layout_zigzag(options->sequence_length, 0, options->ring_size);
+  const size_t row = 2 * sizeof(int32_t) + sizeof(int64_t); /* token, target, document start */
+  const size_t rows = arena_times((size_t)options->micro_batch, (size_t)layout.local_length);
+  return arena_plus(arena_times(rows, row),
+                    arena_times(2 * (size_t)options->micro_batch + 1, sizeof(int64_t)));
+}
+
+size_t batch_reader_bytes(const LoaderOptions *options) {
+  const Layout layout = layout_zigzag(options->sequence_length, 0, options->ring_size);
+  return arena_times((size_t)layout.runs[0].length + 2, sizeof(int32_t));
 }
 
 void batch_free(Batch *batch) {

@@ -24,6 +24,10 @@ Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *
 /* Allocates the arrays of a batch for this reader; batch_free releases them. STATUS_SYSTEM. */
 Status batch_alloc(const BatchReader *reader, Batch *out, Error *error);
 
+/* Bytes of a batch and of a reader for options; SIZE_MAX where they do not fit. */
+size_t batch_bytes(const LoaderOptions *options);
+size_t batch_reader_bytes(const LoaderOptions *options);
+
 /* Reads batch `index` (0, 1, ...) into one of batch_alloc. Fails as dataset_read; STATUS_DATA for a sample
  * beyond the last one without shuffling. */
 Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "data/batch.h"
+#include "kernels/base/arena.h"
 
 /* Batch m lies in slot m mod slot_count. The thread fills batches taken ... taken + read_ahead - 1, the
  * caller holds batch taken - 1; with read_ahead + 1 slots these never meet. */
@@ -117,6 +118,11 @@ Status loader_next(Loader *loader, const Batch **batch, Error *error) {
   }
   (void)pthread_mutex_unlock(&loader->mutex);
   return status;
+}
+
+size_t loader_bytes(const LoaderOptions *options) {
+  return arena_plus(arena_times((size_t)options->read_ahead + 1, batch_bytes(options)),
+                    batch_reader_bytes(options));
 }
 
 int64_t loader_samples(const Loader *loader) {

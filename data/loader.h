@@ -11,6 +11,7 @@
 #define RINGGPT_DATA_LOADER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/base/status.h"
@@ -50,6 +51,10 @@ typedef struct Loader Loader;
 /* Opens the set and starts reading ahead. Fails as dataset_open does; STATUS_DATA when the set is shorter
  * than one sequence, STATUS_CONFIG for options out of range. The caller closes *out with loader_close. */
 Status loader_open(const LoaderOptions *options, Loader **out, Error *error);
+
+/* Bytes of host memory that a loader holds for its batches: of `options`, sequence_length, micro_batch,
+ * ring_size and read_ahead are read. SIZE_MAX where they do not fit. */
+size_t loader_bytes(const LoaderOptions *options);
 
 /* Waits for the next batch; it belongs to the loader and is valid until the next call. Returns the errors met
  * while reading it, after all good batches before it; after an error every further call returns the same. */

@@ -19,6 +19,10 @@ void device_free(Device *device, void *memory) {
   device->table->free(device, memory);
 }
 
+size_t device_left(Device *device) {
+  return device->table->left(device);
+}
+
 void device_zero(Device *device, void *memory, size_t bytes) {
   device->table->zero(device, memory, bytes);
 }

@@ -61,6 +61,7 @@ typedef struct DeviceTable {
                     size_t row_bytes, int64_t rows);
   void (*destroy)(Device *device);
   const DeviceQueues *queues;
+  size_t (*left)(Device *device);
 } DeviceTable;
 
 struct Device {
@@ -82,6 +83,9 @@ void device_destroy(Device *device);
 /* Device memory of `bytes`, zeroed and aligned to MEMORY_ALIGNMENT at least; `what` names it in an error. */
 Status device_alloc(Device *device, size_t bytes, const char *what, void **out, Error *error);
 void device_free(Device *device, void *memory);
+
+/* The bytes of device memory that are left to take; SIZE_MAX where that is not known. */
+size_t device_left(Device *device);
 
 /* Sets device memory to zero bytes. */
 void device_zero(Device *device, void *memory, size_t bytes);

@@ -1,10 +1,8 @@
-/* The buffers of one rank's rows. They are laid out twice by the same function: first to learn the size of
- * the block, then to place them in it. */
+/* The buffers of one rank's rows. What lies inside a buffer is laid out twice by the same function: first to
+ * learn the buffer's size, then to place its parts. */
 #include "model/activations.h"
 
-#include <stdlib.h>
-
-#include "kernels/base/memory.h"
+#include "model/phases.h"
 
 /* Rows of logits begin at multiples of so many elements, whatever the vocabulary: products of matrices whose
  * rows lie unevenly are slow, most of all on GPUs. */
@@ -15,16 +13,20 @@ typedef struct Cursor {
   size_t used;
 } Cursor;
 
-static void *take(Cursor *cursor, int64_t elements, size_t size) {
+static size_t bytes_of(int64_t rows, int64_t columns, size_t size) {
+  return arena_times(arena_times((size_t)rows, (size_t)columns), size);
+}
+
+static void *take(Cursor *cursor, int64_t rows, int64_t columns, size_t size) {
   void *place = cursor->base == NULL ? NULL : cursor->base + cursor->used;
-  const size_t bytes = (size_t)elements * size;
-  cursor->used += (bytes + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+  const size_t bytes = arena_plus(bytes_of(rows, columns, size), ARENA_ALIGNMENT - 1);
+  cursor->used = arena_plus(cursor->used, bytes / ARENA_ALIGNMENT * ARENA_ALIGNMENT);
   return place;
 }
 
 /* Columns of the tensors of a layer. */
 typedef struct Widths {
-  int64_t c, qkv, attention, hidden, f;
+  int64_t c, qkv, attention, heads, hidden, f;
 } Widths;
 
 static Widths widths_of(const ModelConfig *config) {
@@ -34,31 +36,10 @@ static Widths widths_of(const ModelConfig *config) {
       .c = config->hidden_size,
       .qkv = (config->num_attention_heads + 2 * config->num_key_value_heads) * head_dim,
       .attention = config->num_attention_heads * head_dim,
+      .heads = config->num_attention_heads,
       .hidden = config->activation == ACTIVATION_SWIGLU ? 2 * f : f,
       .f = f,
   };
-}
-
-/* What backward needs of a layer even when the rest is computed again. */
-static void place_kept(Cursor *cursor, const ActivationsPlan *plan, size_t size, LayerActivations *layer) {
-  const Widths widths = widths_of(plan->config);
-  layer->input = take(cursor, plan->rows * widths.c, size);
-  layer->attention = take(cursor, plan->rows * widths.attention, size);
-  layer->lse = take(cursor, plan->rows * plan->config->num_attention_heads, sizeof(float));
-}
-
-static void place_recomputable(Cursor *cursor, const ActivationsPlan *plan, size_t size,
-                               LayerActivations *layer) {
-  const Widths widths = widths_of(plan->config);
-  const int64_t n = plan->rows;
-  layer->mean1 = take(cursor, n, sizeof(float));
-  layer->rstd1 = take(cursor, n, sizeof(float));
-  layer->norm1 = take(cursor, n * widths.c, size);
-  layer->qkv = take(cursor, n * widths.qkv, size);
-  layer->middle = take(cursor, n * widths.c, size);
-  layer->mean2 = take(cursor, n, sizeof(float));
-  layer->rstd2 = take(cursor, n, sizeof(float));
-  layer->norm2 = take(cursor, n * widths.c, size);
 }
 
 /* Rows whose MLP exists at one time. */
@@ -66,91 +47,184 @@ static int64_t mlp_rows(const ActivationsPlan *plan) {
   return plan->mlp_chunk > 0 && plan->mlp_chunk < plan->rows ? plan->mlp_chunk : plan->rows;
 }
 
-static void place_mlp(Cursor *cursor, const ActivationsPlan *plan, size_t size, LayerActivations *layer) {
-  const Widths widths = widths_of(plan->config);
-  layer->hidden = take(cursor, mlp_rows(plan) * widths.hidden, size);
-  layer->activated = take(cursor, mlp_rows(plan) * widths.f, size);
+static bool all_kept(const ActivationsPlan *plan) {
+  return plan->training && !plan->recompute;
 }
 
-static void place_layers(Cursor *cursor, const ActivationsPlan *plan, size_t size, Activations *out) {
-  LayerActivations shared = {0};
-  const bool all_kept = plan->training && !plan->recompute;
-  const bool mlp_kept = all_kept && plan->mlp_chunk == 0;
-  if (!plan->training) place_kept(cursor, plan, size, &shared);
-  if (!all_kept) place_recomputable(cursor, plan, size, &shared);
-  if (!mlp_kept) place_mlp(cursor, plan, size, &shared);
-  for (int64_t l = 0; l < plan->config->num_hidden_layers; l++) {
-    LayerActivations layer = shared;
-    if (plan->training) place_kept(cursor, plan, size, &layer);
-    if (all_kept) place_recomputable(cursor, plan, size, &layer);
-    if (mlp_kept) place_mlp(cursor, plan, size, &layer);
-    out->layers[l] = layer;
-  }
-  /* Without layers to keep, the residual stream is updated in place. */
-  out->output = plan->training ? take(cursor, plan->rows * plan->config->hidden_size, size) : shared.input;
+static bool mlp_kept(const ActivationsPlan *plan) {
+  return all_kept(plan) && plan->mlp_chunk == 0;
 }
 
-static void place_backward(Cursor *cursor, const ActivationsPlan *plan, size_t size, Activations *out) {
+static void take_statistics(Cursor *cursor, int64_t rows, LayerActivations *layer) {
+  layer->mean1 = take(cursor, rows, 1, sizeof(float));
+  layer->rstd1 = take(cursor, rows, 1, sizeof(float));
+  layer->mean2 = take(cursor, rows, 1, sizeof(float));
+  layer->rstd2 = take(cursor, rows, 1, sizeof(float));
+}
+
+/* What is kept of one layer: what backward needs of it even when the rest is computed again, and the rest
+ * where it is not. */
+static void take_kept(Cursor *cursor, const ActivationsPlan *plan, LayerActivations *layer) {
   const Widths widths = widths_of(plan->config);
   const int64_t n = plan->rows;
-  out->gradient = take(cursor, n * widths.c, size);
-  out->grad_norm = take(cursor, n * (widths.c > widths.attention ? widths.c : widths.attention), size);
-  out->grad_qkv = take(cursor, n * widths.qkv, size);
-  out->grad_hidden = take(cursor, mlp_rows(plan) * widths.hidden, size);
-  out->grad_activated = take(cursor, mlp_rows(plan) * widths.f, size);
-  out->grad_branch = plan->dropout ? take(cursor, n * widths.c, size) : NULL;
+  const size_t size = plan->elem_size;
+  layer->input = take(cursor, n, widths.c, size);
+  layer->attention = take(cursor, n, widths.attention, size);
+  layer->lse = take(cursor, n, widths.heads, sizeof(float));
+  if (!all_kept(plan)) return;
+  take_statistics(cursor, n, layer);
+  layer->norm1 = take(cursor, n, widths.c, size);
+  layer->qkv = take(cursor, n, widths.qkv, size);
+  layer->middle = take(cursor, n, widths.c, size);
+  layer->norm2 = take(cursor, n, widths.c, size);
+  if (!mlp_kept(plan)) return;
+  layer->hidden = take(cursor, n, widths.hidden, size);
+  layer->activated = take(cursor, n, widths.f, size);
 }
 
-static void place(Cursor *cursor, const ActivationsPlan *plan, size_t size, Activations *out) {
+size_t activations_layer_bytes(const ActivationsPlan *plan) {
+  Cursor cursor = {0};
+  LayerActivations layer;
+  if (plan->training) take_kept(&cursor, plan, &layer);
+  return cursor.used;
+}
+
+/* The few numbers of each row; `shared` gets those that layers share. */
+static void take_rows(Cursor *cursor, const ActivationsPlan *plan, LayerActivations *shared,
+                      Activations *out) {
   const ModelConfig *config = plan->config;
   const int64_t n = plan->rows;
-  const int64_t chunk = plan->loss_chunk < n ? plan->loss_chunk : n;
-  place_layers(cursor, plan, size, out);
-  out->mean = take(cursor, n, sizeof(float));
-  out->rstd = take(cursor, n, sizeof(float));
-  out->final_norm = take(cursor, n * config->hidden_size, size);
-  out->logits_stride = (config->vocab_size + LOGITS_ALIGNMENT - 1) / LOGITS_ALIGNMENT * LOGITS_ALIGNMENT;
-  out->logits = take(cursor, chunk * out->logits_stride, size);
-  out->nll = take(cursor, n, sizeof(float));
-  out->tokens = take(cursor, n, sizeof(int32_t));
-  out->targets = take(cursor, n, sizeof(int32_t));
-  out->positions = take(cursor, n, sizeof(int64_t));
-  out->rope = NULL;
+  if (!all_kept(plan)) take_statistics(cursor, n, shared);
+  out->mean = take(cursor, n, 1, sizeof(float));
+  out->rstd = take(cursor, n, 1, sizeof(float));
+  out->nll = take(cursor, n, 1, sizeof(float));
+  out->tokens = take(cursor, n, 1, sizeof(int32_t));
+  out->targets = take(cursor, n, 1, sizeof(int32_t));
+  out->positions = take(cursor, n, 1, sizeof(int64_t));
   if (config->position == POSITION_ROPE) {
-    out->rope = take(cursor, n * (config->hidden_size / config->num_attention_heads), sizeof(float));
+    out->rope = take(cursor, n, config->hidden_size / config->num_attention_heads, sizeof(float));
   }
-  out->token_numbers = plan->training && plan->dropout ? take(cursor, n, sizeof(int64_t)) : NULL;
-  if (plan->training) place_backward(cursor, plan, size, out);
+  if (plan->training && plan->dropout) out->token_numbers = take(cursor, n, 1, sizeof(int64_t));
 }
 
-Status activations_create(Device *device, const ActivationsPlan *plan, Activations *activations,
-                          Error *error) {
-  const size_t size = device->ops.elem_size;
-  Status status = STATUS_OK;
-  void *layers = NULL;
-  void *positions = NULL;
-  *activations = (Activations){0};
-  TRY_GOTO(memory_alloc((size_t)plan->config->num_hidden_layers, sizeof(LayerActivations), "table of layers",
-                        &layers, error),
-           failed);
-  TRY_GOTO(memory_alloc((size_t)plan->rows, sizeof(int64_t), "positions", &positions, error), failed);
-  Activations made = {.device = device, .rows = plan->rows, .layers = layers, .host_positions = positions};
-  Cursor measure = {0};
-  place(&measure, plan, size, &made);
-  TRY_GOTO(device_alloc(device, measure.used, "activations", &made.memory, error), failed);
-  Cursor cursor = {.base = made.memory};
-  place(&cursor, plan, size, &made);
+static int64_t logits_stride(const ModelConfig *config) {
+  return (config->vocab_size + LOGITS_ALIGNMENT - 1) / LOGITS_ALIGNMENT * LOGITS_ALIGNMENT;
+}
+
+/* What layers share, as far as it is not kept: the stream and attention's output in evaluation alone. */
+static void describe_shared(const ActivationsPlan *plan, ArenaBuffer *buffers) {
+  const Widths widths = widths_of(plan->config);
+  const int64_t n = plan->rows;
+  const size_t size = plan->elem_size;
+  if (!plan->training) {
+    /* The residual stream is updated in place; lse is for backward alone. */
+    buffers[BUFFER_INPUT] = (ArenaBuffer){.bytes = bytes_of(n, widths.c, size), .times = PHASES_ALL};
+    buffers[BUFFER_ATTENTION] =
+        (ArenaBuffer){.bytes = bytes_of(n, widths.attention, size), .times = PHASE_UNPACK | PHASE_MIDDLE};
+    buffers[BUFFER_LSE] =
+        (ArenaBuffer){.bytes = bytes_of(n, widths.heads, sizeof(float)), .times = PHASE_UNPACK};
+  }
+  if (!all_kept(plan)) {
+    buffers[BUFFER_NORM1] = (ArenaBuffer){.bytes = bytes_of(n, widths.c, size),
+                                          .times = PHASE_NORM1 | PHASE_QKV | PHASES_BACKWARD};
+    buffers[BUFFER_QKV] = (ArenaBuffer){.bytes = bytes_of(n, widths.qkv, size),
+                                        .times = PHASE_QKV | PHASE_PACK | PHASES_QKV_AGAIN};
+    /* The next layer's first norm, or the final one, adds it. */
+    buffers[BUFFER_MIDDLE] = (ArenaBuffer){.bytes = bytes_of(n, widths.c, size),
+                                           .times = PHASE_MIDDLE | PHASE_MLP | PHASE_NORM1 | PHASE_LOSS |
+                                                    PHASE_AGAIN | PHASE_D_MLP};
+    buffers[BUFFER_NORM2] = (ArenaBuffer){.bytes = bytes_of(n, widths.c, size),
+                                          .times = PHASE_MIDDLE | PHASE_MLP | PHASE_AGAIN | PHASE_D_MLP};
+  }
+  if (!mlp_kept(plan)) {
+    const uint32_t times = PHASE_MLP | PHASE_D_MLP;
+    buffers[BUFFER_HIDDEN] =
+        (ArenaBuffer){.bytes = bytes_of(mlp_rows(plan), widths.hidden, size), .times = times};
+    buffers[BUFFER_ACTIVATED] =
+        (ArenaBuffer){.bytes = bytes_of(mlp_rows(plan), widths.f, size), .times = times};
+  }
+}
+
+static void describe_loss(const ActivationsPlan *plan, ArenaBuffer *buffers) {
+  const int64_t n = plan->rows;
+  const int64_t chunk = plan->loss_chunk < n ? plan->loss_chunk : n;
+  const size_t stream = bytes_of(n, plan->config->hidden_size, plan->elem_size);
+  buffers[BUFFER_FINAL_NORM] = (ArenaBuffer){.bytes = stream, .times = PHASE_LOSS};
+  buffers[BUFFER_LOGITS] = (ArenaBuffer){
+      .bytes = bytes_of(chunk, logits_stride(plan->config), plan->elem_size), .times = PHASE_LOSS};
+  if (plan->training) {
+    buffers[BUFFER_OUTPUT] = (ArenaBuffer){.bytes = stream, .times = PHASE_MLP | PHASE_LOSS};
+  }
+}
+
+static void describe_backward(const ActivationsPlan *plan, ArenaBuffer *buffers) {
+  const Widths widths = widths_of(plan->config);
+  const int64_t n = plan->rows;
+  const size_t size = plan->elem_size;
+  const int64_t widest = widths.c > widths.attention ? widths.c : widths.attention;
+  buffers[BUFFER_GRADIENT] = (ArenaBuffer){.bytes = bytes_of(n, widths.c, size), .times = PHASES_GRADIENT};
+  buffers[BUFFER_GRAD_NORM] =
+      (ArenaBuffer){.bytes = bytes_of(n, widest, size),
+                    .times = PHASE_LOSS | PHASE_D_MLP | PHASE_D_OUT | PHASE_D_PACK | PHASE_D_QKV};
+  buffers[BUFFER_GRAD_QKV] =
+      (ArenaBuffer){.bytes = bytes_of(n, widths.qkv, size), .times = PHASE_D_UNPACK | PHASE_D_QKV};
+  buffers[BUFFER_GRAD_HIDDEN] =
+      (ArenaBuffer){.bytes = bytes_of(mlp_rows(plan), widths.hidden, size), .times = PHASE_D_MLP};
+  buffers[BUFFER_GRAD_ACTIVATED] =
+      (ArenaBuffer){.bytes = bytes_of(mlp_rows(plan), widths.f, size), .times = PHASE_D_MLP};
+  if (plan->dropout) {
+    buffers[BUFFER_GRAD_BRANCH] =
+        (ArenaBuffer){.bytes = bytes_of(n, widths.c, size), .times = PHASE_D_MLP | PHASE_D_OUT};
+  }
+}
+
+void activations_buffers(const ActivationsPlan *plan, ArenaBuffer buffers[ACTIVATION_BUFFERS]) {
+  Cursor rows = {0};
+  LayerActivations shared;
+  Activations ignored;
+  for (int i = 0; i < ACTIVATION_BUFFERS; i++) buffers[i] = (ArenaBuffer){0};
+  take_rows(&rows, plan, &shared, &ignored);
+  buffers[BUFFER_ROWS] = (ArenaBuffer){.bytes = rows.used, .times = PHASES_ALL};
+  buffers[BUFFER_KEPT] = (ArenaBuffer){
+      .bytes = arena_times((size_t)plan->config->num_hidden_layers, activations_layer_bytes(plan)),
+      .times = PHASES_ALL};
+  describe_shared(plan, buffers);
+  describe_loss(plan, buffers);
+  if (plan->training) describe_backward(plan, buffers);
+}
+
+void activations_bind(const ActivationsPlan *plan, const ArenaBuffer buffers[ACTIVATION_BUFFERS], char *base,
+                      LayerActivations *layers, Activations *activations) {
+  void *place[ACTIVATION_BUFFERS];
+  for (int i = 0; i < ACTIVATION_BUFFERS; i++) {
+    place[i] = buffers[i].bytes > 0 ? base + buffers[i].offset : NULL;
+  }
+  LayerActivations shared = {.input = place[BUFFER_INPUT],
+                             .attention = place[BUFFER_ATTENTION],
+                             .lse = place[BUFFER_LSE],
+                             .norm1 = place[BUFFER_NORM1],
+                             .qkv = place[BUFFER_QKV],
+                             .middle = place[BUFFER_MIDDLE],
+                             .norm2 = place[BUFFER_NORM2],
+                             .hidden = place[BUFFER_HIDDEN],
+                             .activated = place[BUFFER_ACTIVATED]};
+  Activations made = {.layers = layers,
+                      .output = plan->training ? place[BUFFER_OUTPUT] : place[BUFFER_INPUT],
+                      .final_norm = place[BUFFER_FINAL_NORM],
+                      .logits = place[BUFFER_LOGITS],
+                      .logits_stride = logits_stride(plan->config),
+                      .gradient = place[BUFFER_GRADIENT],
+                      .grad_norm = place[BUFFER_GRAD_NORM],
+                      .grad_qkv = place[BUFFER_GRAD_QKV],
+                      .grad_hidden = place[BUFFER_GRAD_HIDDEN],
+                      .grad_activated = place[BUFFER_GRAD_ACTIVATED],
+                      .grad_branch = place[BUFFER_GRAD_BRANCH]};
+  Cursor rows = {.base = place[BUFFER_ROWS]};
+  Cursor kept = {.base = place[BUFFER_KEPT]};
+  take_rows(&rows, plan, &shared, &made);
+  for (int64_t l = 0; l < plan->config->num_hidden_layers; l++) {
+    layers[l] = shared;
+    if (plan->training) take_kept(&kept, plan, &layers[l]);
+  }
   *activations = made;
-  return STATUS_OK;
-failed:
-  free(positions);
-  free(layers);
-  return status;
-}
-
-void activations_destroy(Activations *activations) {
-  if (activations->device != NULL) device_free(activations->device, activations->memory);
-  free(activations->host_positions);
-  free(activations->layers);
-  *activations = (Activations){0};
 }

@@ -1,9 +1,10 @@
-/* The buffers of one rank's rows: what forward leaves for backward, layer by layer, and scratch. */
+/* The buffers of one rank's rows: what forward leaves for backward, layer by layer, and what layers share. */
 #ifndef RINGGPT_MODEL_ACTIVATIONS_H
 #define RINGGPT_MODEL_ACTIVATIONS_H
 
+#include "kernels/base/arena.h"
 #include "kernels/base/status.h"
-#include "kernels/device.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 
 /* What one layer computes. Layers whose values need not be kept share the same memory. N rows. */
@@ -22,8 +23,6 @@ typedef struct LayerActivations {
 } LayerActivations;
 
 typedef struct Activations {
-  Device *device;
-  int64_t rows;             /* N that there is room for */
   LayerActivations *layers; /* (L) */
   elem *output;             /* (N, C) of the last layer, without its residual until the final norm */
   float *mean, *rstd;       /* (N) of the final norm */
@@ -34,7 +33,6 @@ typedef struct Activations {
   int32_t *tokens;          /* (N) */
   int32_t *targets;         /* (N) */
   int64_t *positions;       /* (N) */
-  int64_t *host_positions;  /* (N) host memory: positions on their way to the device */
   float *rope;              /* (N, D); NULL without RoPE */
   int64_t *token_numbers;   /* (N) for dropout, see model/dropout.h; NULL without */
 
@@ -45,12 +43,11 @@ typedef struct Activations {
   elem *grad_hidden;    /* (M, F) or (M, 2F) */
   elem *grad_activated; /* (M, F) */
   elem *grad_branch;    /* (N, C) of a branch's output before dropout; NULL without */
-
-  void *memory; /* one block of device memory that all of it lies in but host_positions */
 } Activations;
 
 typedef struct ActivationsPlan {
   const ModelConfig *config;
+  size_t elem_size;
   int64_t rows;
   int64_t loss_chunk;
   int64_t mlp_chunk; /* 0: all rows */
@@ -59,11 +56,39 @@ typedef struct ActivationsPlan {
   bool dropout; /* with training only */
 } ActivationsPlan;
 
-/* Takes the memory for a plan. Fails with STATUS_SYSTEM and names the bytes. */
-Status activations_create(Device *device, const ActivationsPlan *plan, Activations *activations,
-                          Error *error);
+/* The buffers that the activations lie in; those that a plan has no use for have no bytes. */
+typedef enum ActivationBuffer {
+  BUFFER_KEPT, /* what is kept of each layer, layer after layer */
+  BUFFER_INPUT,
+  BUFFER_ATTENTION,
+  BUFFER_LSE,
+  BUFFER_NORM1,
+  BUFFER_QKV,
+  BUFFER_MIDDLE,
+  BUFFER_NORM2,
+  BUFFER_HIDDEN,
+  BUFFER_ACTIVATED,
+  BUFFER_OUTPUT,
+  BUFFER_FINAL_NORM,
+  BUFFER_LOGITS,
+  BUFFER_ROWS, /* a few numbers for each row: norms' statistics, losses, tokens, positions, RoPE's table */
+  BUFFER_GRADIENT,
+  BUFFER_GRAD_NORM,
+  BUFFER_GRAD_QKV,
+  BUFFER_GRAD_HIDDEN,
+  BUFFER_GRAD_ACTIVATED,
+  BUFFER_GRAD_BRANCH,
+  ACTIVATION_BUFFERS
+} ActivationBuffer;
 
-/* Releases it; the struct may be zero. */
-void activations_destroy(Activations *activations);
+/* The bytes of each buffer and the phases (model/phases.h) in which it matters. */
+void activations_buffers(const ActivationsPlan *plan, ArenaBuffer buffers[ACTIVATION_BUFFERS]);
+
+/* Bytes that a layer keeps from forward to backward; 0 without training. */
+size_t activations_layer_bytes(const ActivationsPlan *plan);
+
+/* Fills in all pointers for buffers that are placed in the block at `base`; layers (L) is the caller's. */
+void activations_bind(const ActivationsPlan *plan, const ArenaBuffer buffers[ACTIVATION_BUFFERS], char *base,
+                      LayerActivations *layers, Activations *activations);
 
 #endif

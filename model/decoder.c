@@ -136,7 +136,7 @@ static Status run_chunk(Decoder *decoder, int64_t n, const int32_t *tokens, Erro
   TRY(kv_cache_reserve(decoder->cache, end, error));
   const Activations *acts = &model->acts;
   for (int64_t i = 0; i < n; i++) {
-    acts->host_positions[i] = decoder->length + i;
+    model->staging[i] = decoder->length + i;
     decoder->host_keys[i] = first_key_of(decoder, decoder->length + i);
   }
   device_write(model->device, decoder->first_key, decoder->host_keys, (size_t)n * sizeof(int64_t));

@@ -4,6 +4,7 @@
 
 #include "model/activations.h"
 #include "model/dropout.h"
+#include "model/memory.h"
 #include "model/model.h"
 #include "model/params.h"
 #include "model/ring_attention.h"
@@ -22,9 +23,15 @@ struct Model {
   double *host_frequency;    /* the same in host memory */
   int64_t frequency_length;  /* of the sequences that they are for; 0: none yet */
   RingAttention *attention;
+  ModelMemory memory;       /* what its batches were planned for */
+  ModelArena own_arena;     /* of a model that shares none */
+  ModelArena *arena;        /* where its buffers lie */
+  int64_t arena_version;    /* of the blocks that the pointers below are into */
+  LayerActivations *layers; /* (L) those of acts */
   Activations acts;
-  int64_t n;    /* rows of the batch at hand */
-  bool dropout; /* the batch at hand is trained on, with dropout */
+  int64_t *staging; /* (rows) host memory: a number for each row on its way to the device */
+  int64_t n;        /* rows of the batch at hand */
+  bool dropout;     /* the batch at hand is trained on, with dropout */
 };
 
 /* The weight at an offset of the flat array; NULL where the model has none. */
@@ -75,13 +82,14 @@ void branch_backward(const Model *model, Rows rows, uint32_t place, int64_t inpu
 void mlp_forward(const Model *model, int64_t layer, elem *output);
 void mlp_backward(const Model *model, int64_t layer);
 
-/* Makes room for `rows` rows; what the activations held is lost where they had less. */
+/* Makes room for `rows` rows whose attention is the caller's; what the activations held is lost where they
+ * had less. */
 Status model_reserve_rows(Model *model, int64_t rows, Error *error);
 
 /* What attention computes with: the scale is 1 / sqrt(D) times the square of RoPE's attention factor. */
 AttentionDims model_attention_dims(const ModelConfig *config);
 
-/* Takes tokens (n), host memory, at the positions in acts.host_positions (n), which the caller has filled
+/* Takes tokens (n), host memory, at the positions in `staging` (n), which the caller has filled
  * after model_reserve_rows: n, the tokens, positions and RoPE's table of the rows at hand, which are without
  * dropout and belong to sequences of `length` >= 1 tokens. */
 void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tokens);

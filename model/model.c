@@ -75,6 +75,11 @@ static Status build(Model *model, Error *error) {
     model->nll_sum = memory;
   }
   if (config->position == POSITION_ROPE) TRY(reserve_frequencies(model, dims.head_dim, error));
+  TRY(memory_alloc((size_t)config->num_hidden_layers, sizeof(LayerActivations), "table of layers", &memory,
+                   error));
+  model->layers = memory;
+  model->own_arena.device = model->device;
+  model->arena = model->options.arena == NULL ? &model->own_arena : model->options.arena;
   return ring_attention_create(model->device, model->ring, &dims, &model->attention, error);
 }
 
@@ -95,8 +100,9 @@ Status model_create(Device *device, Comm *ring, const ModelOptions *options, Mod
 
 void model_destroy(Model *model) {
   if (model == NULL) return;
-  activations_destroy(&model->acts);
   ring_attention_destroy(model->attention);
+  model_arena_release(&model->own_arena);
+  free(model->layers);
   device_free(model->device, model->inverse_frequency);
   free(model->host_frequency);
   device_free(model->device, model->nll_sum);
@@ -108,17 +114,40 @@ void model_destroy(Model *model) {
 
 /* ---------------------------------------------------------------- a batch */
 
+ModelArena *model_arena(Model *model) {
+  return model->arena;
+}
+
+/* Points into the arena for a plan that has room in it. */
+static void bind(Model *model, const ModelMemory *memory) {
+  const ActivationsPlan plan = model_memory_activations(memory, &model->options, &model->device->ops);
+  model->memory = *memory;
+  model->arena_version = model->arena->version;
+  model->staging = model->arena->host;
+  activations_bind(&plan, memory->buffers, model->arena->memory, model->layers, &model->acts);
+  ring_attention_give(model->attention, model->arena->memory, memory->buffers + ACTIVATION_BUFFERS,
+                      model->arena->host);
+}
+
+/* Takes what a plan needs beyond what is there; `grew`: it is not the one at hand. */
+static Status enter(Model *model, const ModelMemory *memory, bool grew, Error *error) {
+  if (!grew && model->arena_version == model->arena->version) return STATUS_OK;
+  TRY(model_arena_reserve(model->arena, memory->bytes, memory->host_bytes, error));
+  bind(model, memory);
+  return STATUS_OK;
+}
+
 Status model_reserve_rows(Model *model, int64_t rows, Error *error) {
-  if (rows <= model->acts.rows) return STATUS_OK;
-  const ActivationsPlan plan = {.config = &model->options.config,
-                                .rows = rows,
-                                .loss_chunk = model->options.loss_chunk,
-                                .mlp_chunk = model->options.mlp_chunk,
-                                .training = model->options.training,
-                                .recompute = model->options.recompute,
-                                .dropout = model->options.dropout > 0.0};
-  activations_destroy(&model->acts);
-  return activations_create(model->device, &plan, &model->acts, error);
+  ModelMemory memory = model->memory;
+  const bool grew = model_memory_add_rows(&memory, &model->options, &model->device->ops, rows);
+  return enter(model, &memory, grew, error);
+}
+
+Status model_reserve(Model *model, int64_t sequences, int64_t sequence_length, Error *error) {
+  ModelMemory memory = model->memory;
+  const bool grew = model_memory_add(&memory, &model->options, &model->device->ops, model->ring->size,
+                                     sequences, sequence_length);
+  return enter(model, &memory, grew, error);
 }
 
 /* Global positions of the rows. Padding lies behind the sequence and may lie behind the learned positions: it
@@ -152,7 +181,7 @@ void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tok
   model->n = n;
   model->dropout = false;
   device_write(device, acts->tokens, tokens, (size_t)n * sizeof(int32_t));
-  device_write(device, acts->positions, acts->host_positions, (size_t)n * sizeof(int64_t));
+  device_write(device, acts->positions, model->staging, (size_t)n * sizeof(int64_t));
   if (acts->rope != NULL) {
     load_frequencies(model, length);
     device->ops.rope_table(device, n, config->hidden_size / config->num_attention_heads, acts->positions,
@@ -163,10 +192,10 @@ void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tok
 static Status load_batch(Model *model, const ModelBatch *batch, bool backward, Error *error) {
   const Layout layout = layout_zigzag(batch->sequence_length, model->ring->rank, model->ring->size);
   const int64_t n = batch->sequences * layout.local_length;
-  TRY(model_reserve_rows(model, n, error));
+  TRY(model_reserve(model, batch->sequences, batch->sequence_length, error));
   TRY(ring_attention_prepare(model->attention, batch->sequences, batch->sequence_length, batch->documents,
                              model->options.config.sliding_window, backward, error));
-  int64_t *positions = model->acts.host_positions;
+  int64_t *positions = model->staging;
   fill_positions(&layout, batch->sequences, positions);
   model_load_rows(model, n, batch->sequence_length, batch->tokens);
   model->dropout = backward && model->options.dropout > 0.0;
@@ -176,12 +205,6 @@ static Status load_batch(Model *model, const ModelBatch *batch, bool backward, E
   }
   device_write(model->device, model->acts.targets, batch->targets, (size_t)n * sizeof(int32_t));
   return STATUS_OK;
-}
-
-Status model_reserve(Model *model, int64_t sequences, int64_t sequence_length, Error *error) {
-  const Layout layout = layout_zigzag(sequence_length, model->ring->rank, model->ring->size);
-  TRY(model_reserve_rows(model, sequences * layout.local_length, error));
-  return ring_attention_reserve(model->attention, sequences, sequence_length, model->options.training, error);
 }
 
 void model_embed(Model *model) {

@@ -16,6 +16,7 @@
 #include "model/documents.h"
 
 typedef struct Model Model;
+typedef struct ModelArena ModelArena;
 
 typedef struct ModelOptions {
   ModelConfig config;
@@ -23,6 +24,8 @@ typedef struct ModelOptions {
   int64_t mlp_chunk;  /* tokens whose MLP exists at one time, and is computed again in backward; 0: all, kept
                          unless recompute says otherwise */
   elem *weights;      /* those of another model of the same kind, which outlives this one; NULL: own */
+  ModelArena *arena;  /* that of another model of the same device and ring, which outlives this one and never
+                         computes at the same time; NULL: own */
   bool training;      /* room for gradients; evaluation alone needs less */
   bool recompute; /* keep per layer only its input, the attention output and lse; compute the rest again */
   double dropout; /* p in [0, 1) of model/dropout.h, in model_forward_backward alone */
@@ -61,6 +64,9 @@ const TensorTable *model_table(const Model *model);
  * training. */
 elem *model_weights(Model *model);
 float *model_gradients(Model *model);
+
+/* Where its buffers lie (model/memory.h), for another model to share. */
+ModelArena *model_arena(Model *model);
 
 /* Takes the memory for batches of `sequences` sequences of sequence_length tokens now: later ones that need
  * no more than such a batch take none. Without it every batch that is larger than all before takes its own.

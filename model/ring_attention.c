@@ -6,10 +6,9 @@
 
 #include "kernels/base/memory.h"
 
-/* A block of device memory that only grows. */
+/* A piece of device memory. */
 typedef struct Buffer {
   void *memory;
-  size_t bytes;
 } Buffer;
 
 struct RingAttention {
@@ -29,24 +28,17 @@ struct RingAttention {
   size_t kv_run, dkv_run, state_run;
   size_t kv_message, dkv_message;
 
-  int64_t *host_keys;  /* (local length) host memory: first keys of a sequence on their way to the device */
-  int64_t host_room;   /* elements there is room for */
-  Buffer first_key;    /* (sequences, local length) int64_t */
-  Buffer states;       /* (sequences, runs) states of query runs */
-  Buffer kv[2];        /* (sequences, runs) packed keys and values: at hand and arriving */
-  Buffer dkv_own;      /* (sequences, runs) gradient of the own keys and values */
-  Buffer dkv_part[2];  /* (sequences, runs) those of other ranks: being computed and being sent */
-  Buffer dkv_arriving; /* (sequences, runs) gradient as the ranks before left it */
+  bool given;                      /* the memory is the caller's */
+  void *own;                       /* block of device memory, where it is not */
+  int64_t *host_keys;              /* (local length) host memory: a sequence's first keys on their way */
+  ArenaBuffer rooms[RING_BUFFERS]; /* what there is, from the block's beginning */
+  Buffer first_key;                /* RING_FIRST_KEY, and so on */
+  Buffer states;
+  Buffer kv[2];
+  Buffer dkv_own;
+  Buffer dkv_part[2];
+  Buffer dkv_arriving;
 };
-
-static Status buffer_reserve(Device *device, Buffer *buffer, size_t bytes, const char *what, Error *error) {
-  if (bytes <= buffer->bytes) return STATUS_OK;
-  device_free(device, buffer->memory);
-  *buffer = (Buffer){0};
-  TRY(device_alloc(device, bytes, what, &buffer->memory, error));
-  buffer->bytes = bytes;
-  return STATUS_OK;
-}
 
 Status ring_attention_create(Device *device, Comm *ring, const AttentionDims *dims, RingAttention **out,
                              Error *error) {
@@ -66,13 +58,10 @@ failed:
 
 void ring_attention_destroy(RingAttention *attention) {
   if (attention == NULL) return;
-  Buffer *buffers[] = {&attention->first_key,   &attention->states,      &attention->kv[0],
-                       &attention->kv[1],       &attention->dkv_own,     &attention->dkv_part[0],
-                       &attention->dkv_part[1], &attention->dkv_arriving};
-  for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
-    device_free(attention->device, buffers[i]->memory);
+  if (!attention->given) {
+    device_free(attention->device, attention->own);
+    free(attention->host_keys);
   }
-  free(attention->host_keys);
   free(attention->hops);
   free(attention);
 }
@@ -115,16 +104,6 @@ static void plan_hops(RingAttention *attention) {
   }
 }
 
-static Status reserve_host_keys(RingAttention *attention, int64_t length, Error *error) {
-  void *memory = NULL;
-  if (length <= attention->host_room) return STATUS_OK;
-  TRY(memory_alloc((size_t)length, sizeof(int64_t), "attention masks", &memory, error));
-  free(attention->host_keys);
-  attention->host_keys = memory;
-  attention->host_room = length;
-  return STATUS_OK;
-}
-
 /* First keys of the rows of all sequences, to the device. */
 static void write_first_keys(RingAttention *attention) {
   const Layout *layout = &attention->layout;
@@ -141,13 +120,12 @@ static void write_first_keys(RingAttention *attention) {
   }
 }
 
-static Status reserve(RingAttention *attention, bool backward, Error *error) {
+/* Sizes of one run, and of the messages that hold the runs of all sequences. */
+static void measure_runs(RingAttention *attention, bool backward) {
   const AttentionOps *ops = &attention->device->ops.attention;
   const AttentionDims *dims = &attention->dims;
   const int64_t length = attention->layout.runs[0].length;
   const size_t runs = (size_t)attention->sequences * (size_t)attention->layout.run_count;
-  const bool travels = attention->ring->size > 1;
-  Device *device = attention->device;
   const size_t forward_run = ops->forward_bytes(dims, length);
   const size_t backward_run = backward ? ops->backward_bytes(dims, length) : 0;
   attention->state_run = forward_run > backward_run ? forward_run : backward_run;
@@ -155,34 +133,70 @@ static Status reserve(RingAttention *attention, bool backward, Error *error) {
   attention->dkv_run = ops->dkv_bytes(dims, length);
   attention->kv_message = runs * attention->kv_run;
   attention->dkv_message = runs * attention->dkv_run;
-  const size_t keys = (size_t)(attention->sequences * attention->layout.local_length) * sizeof(int64_t);
-  TRY(reserve_host_keys(attention, attention->layout.local_length, error));
-  TRY(buffer_reserve(device, &attention->first_key, keys, "attention masks", error));
-  TRY(buffer_reserve(device, &attention->states, runs * attention->state_run, "attention state", error));
-  TRY(buffer_reserve(device, &attention->kv[0], attention->kv_message, "keys and values", error));
-  if (travels) {
-    TRY(buffer_reserve(device, &attention->kv[1], attention->kv_message, "keys and values", error));
+}
+
+static void bind(RingAttention *attention, char *base) {
+  Buffer *const places[RING_BUFFERS] = {
+      &attention->first_key, &attention->states,      &attention->kv[0],       &attention->kv[1],
+      &attention->dkv_own,   &attention->dkv_part[0], &attention->dkv_part[1], &attention->dkv_arriving};
+  for (int i = 0; i < RING_BUFFERS; i++) places[i]->memory = base + attention->rooms[i].offset;
+}
+
+/* Whether every buffer has room for what a batch needs. */
+static bool has_room(const RingAttention *attention, const ArenaBuffer needed[RING_BUFFERS]) {
+  for (int i = 0; i < RING_BUFFERS; i++) {
+    if (attention->rooms[i].bytes < needed[i].bytes) return false;
   }
-  Buffer *gradients[] = {&attention->dkv_own, &attention->dkv_part[0], &attention->dkv_part[1],
-                         &attention->dkv_arriving};
-  for (int i = 0; backward && i < (travels ? 4 : 1); i++) {
-    TRY(buffer_reserve(device, gradients[i], attention->dkv_message, "gradient of keys and values", error));
+  return true;
+}
+
+/* Takes memory of its own for a batch, and for all those before. */
+static Status grow(RingAttention *attention, const ArenaBuffer needed[RING_BUFFERS], Error *error) {
+  ArenaBuffer wanted[RING_BUFFERS];
+  void *keys = NULL;
+  for (int i = 0; i < RING_BUFFERS; i++) {
+    wanted[i] = needed[i];
+    if (wanted[i].bytes < attention->rooms[i].bytes) wanted[i].bytes = attention->rooms[i].bytes;
   }
+  const size_t bytes = arena_place(wanted, RING_BUFFERS);
+  memset(attention->rooms, 0, sizeof attention->rooms);
+  device_free(attention->device, attention->own);
+  attention->own = NULL;
+  TRY(device_alloc(attention->device, bytes, "ring attention", &attention->own, error));
+  TRY(memory_alloc(wanted[RING_FIRST_KEY].bytes, 1, "attention masks", &keys, error));
+  free(attention->host_keys);
+  attention->host_keys = keys;
+  memcpy(attention->rooms, wanted, sizeof wanted);
+  bind(attention, attention->own);
   return STATUS_OK;
 }
 
-Status ring_attention_reserve(RingAttention *attention, int64_t sequences, int64_t sequence_length,
-                              bool backward, Error *error) {
-  attention->sequences = sequences;
-  attention->layout = layout_zigzag(sequence_length, attention->ring->rank, attention->ring->size);
-  return reserve(attention, backward, error);
+void ring_attention_give(RingAttention *attention, char *base, const ArenaBuffer buffers[RING_BUFFERS],
+                         int64_t *host_keys) {
+  attention->given = true;
+  attention->host_keys = host_keys;
+  memcpy(attention->rooms, buffers, sizeof attention->rooms);
+  bind(attention, base);
+}
+
+static Status reserve(RingAttention *attention, bool backward, Error *error) {
+  ArenaBuffer needed[RING_BUFFERS];
+  ring_memory(&attention->device->ops.attention, &attention->dims, attention->ring->size,
+              attention->sequences, attention->layout.sequence_length, backward, needed);
+  measure_runs(attention, backward);
+  if (has_room(attention, needed)) return STATUS_OK;
+  if (!attention->given) return grow(attention, needed, error);
+  return fail(error, STATUS_INTERNAL, "attention of %lld sequences of %lld tokens: no memory was planned",
+              (long long)attention->sequences, (long long)attention->layout.sequence_length);
 }
 
 Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64_t sequence_length,
                               const Documents *documents, int64_t window, bool backward, Error *error) {
   attention->window = window;
   attention->documents = documents;
-  TRY(ring_attention_reserve(attention, sequences, sequence_length, backward, error));
+  attention->sequences = sequences;
+  attention->layout = layout_zigzag(sequence_length, attention->ring->rank, attention->ring->size);
+  TRY(reserve(attention, backward, error));
   plan_hops(attention);
   write_first_keys(attention);
   return STATUS_OK;

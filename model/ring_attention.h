@@ -17,6 +17,7 @@
 #include "kernels/comm/layout.h"
 #include "kernels/device.h"
 #include "model/documents.h"
+#include "model/ring_memory.h"
 
 typedef struct RingAttention RingAttention;
 
@@ -27,15 +28,15 @@ Status ring_attention_create(Device *device, Comm *ring, const AttentionDims *di
 /* Releases it; NULL is allowed. */
 void ring_attention_destroy(RingAttention *attention);
 
-/* Takes the memory for batches of `sequences` sequences of sequence_length tokens, with `backward` also for
- * their gradients. */
-Status ring_attention_reserve(RingAttention *attention, int64_t sequences, int64_t sequence_length,
-                              bool backward, Error *error);
+/* Works from now on in buffers of the caller's, placed in the block of device memory at `base`; host_keys is
+ * host memory for int64_t, one for each row, used in ring_attention_prepare alone. Without it ring attention
+ * takes what a batch needs when that is more than any before. */
+void ring_attention_give(RingAttention *attention, char *base, const ArenaBuffer buffers[RING_BUFFERS],
+                         int64_t *host_keys);
 
 /* Gets ready for a batch: `sequences` sequences of sequence_length tokens, cut by layout_zigzag; documents
- * NULL means no document mask; window 0 no sliding window. Takes memory when the batch is larger than any
- * before; `backward` says that gradients will be asked for. Decides which hops are needed, on every rank
- * alike. */
+ * NULL means no document mask; window 0 no sliding window. `backward` says that gradients will be asked for.
+ * The buffers that were given must be large enough. Decides which hops are needed, on every rank alike. */
 Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64_t sequence_length,
                               const Documents *documents, int64_t window, bool backward, Error *error);
 

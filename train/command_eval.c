@@ -10,11 +10,13 @@
 #include "kernels/base/memory.h"
 #include "train/agreement.h"
 #include "train/batches.h"
+#include "train/command_config.h"
 #include "train/commands.h"
 #include "train/config.h"
 #include "train/grid.h"
 #include "train/hf_model.h"
 #include "train/host_weights.h"
+#include "train/memory_check.h"
 #include "train/perplexity.h"
 #include "train/progress.h"
 
@@ -44,6 +46,8 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
                          .tokens = config->eval.tokens,
                          .progress = isatty(STDERR_FILENO) != 0 ? show_progress : NULL};
   char warning[1024];
+  MemoryPlan memory;
+  TRY_GOTO(memory_check(config, rank, false, &memory, error), done);
   TRY_GOTO(hf_model_check(&config->model, evaluation->checkpoint, warning, sizeof warning, error), done);
   if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
   TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
@@ -154,26 +158,6 @@ static Status write_json(const char *path, const Evaluation *evaluation, Error *
 
 /* ---------------------------------------------------------------- the command */
 
-/* Loads the configuration with --context as eval.contexts, so that one parser and one check serve both. */
-static Status load_config(const CommandLine *line, Config *config, Error *error) {
-  const char *contexts = command_line_flag(line, "context");
-  char override[CONFIG_TEXT_BYTES];
-  const int length =
-      snprintf(override, sizeof override, "eval.contexts=[%s]", contexts == NULL ? "" : contexts);
-  if (length < 0 || (size_t)length >= sizeof override) {
-    return fail(error, STATUS_USAGE, "--context: more than %d characters", CONFIG_TEXT_BYTES - 32);
-  }
-  void *memory = NULL;
-  TRY(memory_alloc((size_t)line->count, sizeof(char *), "overrides", &memory, error));
-  char **overrides = memory;
-  for (int64_t i = 1; i < line->count; i++) overrides[i - 1] = line->arguments[i];
-  overrides[line->count - 1] = override;
-  const int64_t count = contexts == NULL ? line->count - 1 : line->count;
-  const Status status = config_load(line->arguments[0], overrides, count, config, error);
-  free(memory);
-  return status;
-}
-
 static Status check_config(const CommandLine *line, const Config *config, Error *error) {
   if (config->data.val[0] == '\0') {
     return fail(error, STATUS_CONFIG, "%s: data.val names no shards to evaluate on", line->arguments[0]);
@@ -185,7 +169,7 @@ Status command_eval(const CommandLine *line, Error *error) {
   Config config;
   void *memory = NULL;
   Status status = STATUS_OK;
-  TRY(load_config(line, &config, error));
+  TRY(command_config_load(line, &config, error));
   TRY(check_config(line, &config, error));
   TRY(memory_alloc((size_t)config.eval.contexts.count, sizeof(Perplexity), "results", &memory, error));
   Evaluation evaluation = {

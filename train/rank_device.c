@@ -72,7 +72,7 @@ static Status name_nccl(Rank *rank, Error *error) {
 
 static Status create_cuda(const Config *config, Rank *rank, int devices, Error *error) {
   int local = 0;
-  TRY(threads_local_rank(rank->world, &local, error));
+  TRY(threads_local_rank(rank->world, &local, NULL, error));
   TRY(cuda_device_create(devices > 1 ? local % devices : 0, elements_of(config), &rank->device, error));
   TRY(join_group(config, rank, rank->world, error));
   return needs_nccl(config, rank->world) ? name_nccl(rank, error) : STATUS_OK;

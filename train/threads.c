@@ -128,14 +128,18 @@ static Status choose_threads(const Config *config, const ThreadsPlace *places, i
   return STATUS_OK;
 }
 
-Status threads_local_rank(Comm *world, int *local, Error *error) {
+Status threads_local_rank(Comm *world, int *local, int *here, Error *error) {
   void *memory = NULL;
   const uint64_t own = host_identity();
+  int counts[2] = {0, 0}; /* before this rank, and from it on */
   TRY(memory_alloc((size_t)world->size, sizeof own, "places of ranks", &memory, error));
   const uint64_t *hosts = memory;
   const Status status = comm_all_gather(world, &own, memory, sizeof own, error);
-  *local = 0;
-  for (int rank = 0; status == STATUS_OK && rank < world->rank; rank++) *local += hosts[rank] == own;
+  for (int rank = 0; status == STATUS_OK && rank < world->size; rank++) {
+    counts[rank >= world->rank] += hosts[rank] == own;
+  }
+  *local = counts[0];
+  if (here != NULL) *here = counts[0] + counts[1];
   free(memory);
   return status;
 }

@@ -36,8 +36,9 @@ bool threads_crowded(const ThreadsPlace *places, const int64_t *threads, int cou
  * be started. In a build without OpenMP a rank has one thread. */
 Status threads_of_rank(const Config *config, Comm *world, int *threads, bool *shared, Error *error);
 
-/* *local: how many ranks of the world with a lower number are on this host. Collective. */
-Status threads_local_rank(Comm *world, int *local, Error *error);
+/* *local: how many ranks of the world with a lower number are on this host; *here, unless NULL: how many are
+ * on it in all. Collective. */
+Status threads_local_rank(Comm *world, int *local, int *here, Error *error);
 
 /* Starts the program anew with OMP_WAIT_POLICY=passive where a launcher (Open MPI, MPICH or Slurm, by their
  * environment) has put more ranks x threads on this host than there are cores: threads that spin for work

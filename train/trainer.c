@@ -3,8 +3,11 @@
 
 #include <string.h>
 
+#include "model/memory.h"
 #include "train/agreement.h"
 #include "train/batches.h"
+#include "train/memory_check.h"
+#include "train/memory_table.h"
 #include "train/perplexity.h"
 
 static Status create_models(Trainer *trainer, Error *error) {
@@ -25,6 +28,7 @@ static Status create_models(Trainer *trainer, Error *error) {
                        error));
   if (config->eval.every == 0) return STATUS_OK;
   options.weights = model_weights(trainer->model);
+  options.arena = model_arena(trainer->model);
   options.training = false;
   options.recompute = false;
   options.dropout = 0.0;
@@ -60,18 +64,14 @@ static Status check_data(Comm *world, const Config *config, Error *error) {
   return STATUS_OK;
 }
 
-/* Memory for every stage and evaluation that is to come: what does not fit ends the run now, not when its
- * context grows after days. */
+/* Memory for every stage and evaluation, as planned, so that none is taken later. */
 static Status reserve_memory(const Trainer *trainer, Error *error) {
-  const Config *config = trainer->config;
-  const IntegerList *contexts = &config->eval.contexts;
-  for (int64_t step = trainer->progress.step; step < config->train.steps;) {
-    const SequenceStage stage = schedule_stage(config, step);
-    TRY(model_reserve(trainer->model, stage.micro_batch_size, stage.sequence_length, error));
-    step = stage.end_step;
-  }
-  for (int64_t i = 0; trainer->evaluator != NULL && i < contexts->count; i++) {
-    TRY(model_reserve(trainer->evaluator, 1, contexts->values[i], error));
+  const MemoryPlan *plan = &trainer->memory;
+  TRY(model_arena_reserve(model_arena(trainer->model), plan->arena, plan->positions, error));
+  for (int i = 0; i < plan->cases; i++) {
+    const MemoryCase *at = &plan->cases_of[i];
+    Model *model = at->training ? trainer->model : trainer->evaluator;
+    TRY(model_reserve(model, at->sequences, at->length, error));
   }
   return STATUS_OK;
 }
@@ -178,19 +178,14 @@ static Status train(Trainer *trainer, Error *error) {
 /* Says what trains what, and what each rank keeps besides the activations. */
 static void report(const Trainer *trainer) {
   const Rank *rank = trainer->rank;
-  const double all = (double)model_table(trainer->model)->total * sizeof(float) / 1048576.0;
-  const double weights = all / sizeof(float) * (double)rank->device->ops.elem_size;
-  const double state = trainer->optimizer.masters == NULL ? 2.0 : 3.0; /* arrays: moments, masters */
-  const double own = (double)trainer->sharding.own_elements * sizeof(float) / 1048576.0;
+  char memory[400];
   if (rank->device_note[0] != '\0') run_log_message(trainer->log, "%s", rank->device_note);
   run_log_message(trainer->log, "ring %d x data %d over %s, %s%s; %lld parameters", rank->ring->size,
                   rank->data_size, rank->movers, rank->device->summary,
                   rank->crowded ? " on cores shared with other ranks" : "",
                   (long long)model_table(trainer->model)->total);
-  run_log_message(trainer->log,
-                  "memory of a rank: weights %.1f MiB, gradients %.1f MiB, optimizer %.1f MiB (its share of "
-                  "%.1f MiB), and activations",
-                  weights, all, state * own, state * all);
+  memory_table_line(&trainer->memory, memory, sizeof memory);
+  run_log_message(trainer->log, "%s", memory);
 }
 
 /* Says what this rank has handed to others. */
@@ -214,6 +209,7 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   TRY_GOTO(batches_end_of_document(given->config, given->config->data.train, &trainer.end_of_document, error),
            done);
   TRY_GOTO(check_data(rank->world, given->config, error), done);
+  TRY_GOTO(memory_check(given->config, rank, true, &trainer.memory, error), done);
   TRY_GOTO(create_models(&trainer, error), done);
   TRY_GOTO(trainer_restore(&trainer, error), done);
   TRY_GOTO(reserve_memory(&trainer, error), done);

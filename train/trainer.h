@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "train/config.h"
 #include "train/grid.h"
+#include "train/memory_plan.h"
 #include "train/optimizer.h"
 #include "train/run_log.h"
 #include "train/schedule.h"
@@ -36,7 +37,8 @@ typedef struct Trainer {
   RunLog *log;                /* on world rank 0; else NULL */
   CarriedTokenizer tokenizer; /* for the checkpoints; on world rank 0 */
   Model *model;
-  Model *evaluator; /* the same weights without room for gradients; NULL when nothing is evaluated */
+  Model *evaluator; /* the same weights and memory, without gradients; NULL when nothing is evaluated */
+  MemoryPlan memory;
   Sharding sharding;
   Optimizer optimizer;
   Loader *loader;

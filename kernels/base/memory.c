@@ -1,7 +1,6 @@
 /* Host memory: aligned, zeroed, with sizes that cannot wrap. */
 #include "kernels/base/memory.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,16 +26,15 @@ static void *take_block(size_t bytes) {
   return block;
 }
 
-/* True unless the machine is known to have less than `bytes` left. */
-static bool is_available(size_t bytes) {
+size_t memory_available(void) {
   FILE *file = fopen("/proc/meminfo", "re");
-  if (file == NULL) return true;
+  if (file == NULL) return SIZE_MAX;
   static const char name[] = "MemAvailable:";
   char line[128];
-  bool available = true;
+  size_t available = SIZE_MAX;
   while (fgets(line, sizeof line, file) != NULL) {
     if (strncmp(line, name, sizeof name - 1) != 0) continue;
-    available = bytes / 1024 <= strtoull(line + sizeof name - 1, NULL, 10);
+    available = strtoull(line + sizeof name - 1, NULL, 10) * 1024;
   }
   (void)fclose(file);
   return available;
@@ -52,7 +50,7 @@ Status memory_alloc(size_t count, size_t size, const char *what, void **out, Err
   }
   padded -= padded % MEMORY_ALIGNMENT;
   void *block = NULL;
-  if (padded < LARGE_BLOCK || is_available(padded)) block = take_block(padded);
+  if (padded < LARGE_BLOCK || padded <= memory_available()) block = take_block(padded);
   if (block == NULL) {
     return fail(error, STATUS_SYSTEM,
                 "%s: the machine has no %zu bytes of memory left: fewer tokens, a smaller model or another "

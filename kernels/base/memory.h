@@ -16,4 +16,8 @@
  * end the process at the first touch); *out is then NULL. */
 Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error);
 
+/* The bytes that the machine has left for programs, MemAvailable of /proc/meminfo; SIZE_MAX where it does not
+ * say. */
+size_t memory_available(void);
+
 #endif

@@ -217,6 +217,11 @@ static void release(Device *device, void *memory) {
   free(memory);
 }
 
+static size_t left(Device *device) {
+  (void)device;
+  return memory_available();
+}
+
 /* Bytes set or copied between two calls of the poll hook: some tens of microseconds. */
 #define BYTES_AT_A_TIME ((size_t)1 << 18)
 
@@ -253,4 +258,5 @@ static const DeviceTable cpu_table = {
     .read = copy,
     .copy_rows = copy_rows,
     .destroy = destroy,
+    .left = left,
 };

@@ -52,6 +52,7 @@ void cuda_write(Device *device, void *memory, const void *host, size_t bytes);
 void cuda_read(Device *device, void *host, const void *memory, size_t bytes);
 void cuda_copy_rows(Device *device, void *to, size_t to_stride, const void *from, size_t from_stride,
                     size_t row_bytes, int64_t rows);
+size_t cuda_left(Device *device);
 extern const DeviceQueues cuda_queues;
 
 #endif

@@ -20,6 +20,16 @@ Status cuda_take(const CudaDevice *cuda, size_t bytes, const char *what, void **
               cuda->index, what, bytes, left, total);
 }
 
+size_t cuda_left(Device *device) {
+  const CudaDevice *cuda = cuda_device(device);
+  const int previous = cuda_enter(cuda);
+  size_t left = 0;
+  size_t total = 0;
+  const cudaError_t code = cudaMemGetInfo(&left, &total);
+  cuda_leave(cuda, previous);
+  return code == cudaSuccess ? left : SIZE_MAX;
+}
+
 void *cuda_scratch(Device *device, size_t bytes, const char *what) {
   if (!cuda_usable(device)) return NULL;
   if (bytes <= CUDA_SCRATCH_BYTES) return cuda_device(device)->scratch;

@@ -5,7 +5,7 @@
 
 static const DeviceTable cuda_table = {
     "cuda",    cuda_alloc,     cuda_free,    cuda_zero,    cuda_write,
-    cuda_read, cuda_copy_rows, cuda_destroy, &cuda_queues,
+    cuda_read, cuda_copy_rows, cuda_destroy, &cuda_queues, cuda_left,
 };
 
 /* ---------------------------------------------------------------- looking for devices */

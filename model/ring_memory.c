@@ -1,0 +1,31 @@
+/* The memory that ring attention works in: see the header. */
+#include "model/ring_memory.h"
+
+#include "kernels/comm/layout.h"
+#include "model/phases.h"
+
+void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int ring_size, int64_t sequences,
+                 int64_t sequence_length, bool backward, ArenaBuffer buffers[RING_BUFFERS]) {
+  const Layout layout = layout_zigzag(sequence_length, 0, ring_size);
+  const int64_t length = layout.runs[0].length;
+  const size_t runs = arena_times((size_t)sequences, (size_t)layout.run_count);
+  const size_t rows = arena_times((size_t)sequences, (size_t)layout.local_length);
+  const size_t forward_run = ops->forward_bytes(dims, length);
+  const size_t backward_run = backward ? ops->backward_bytes(dims, length) : 0;
+  const size_t states = arena_times(runs, forward_run > backward_run ? forward_run : backward_run);
+  const size_t kv = arena_times(runs, ops->kv_bytes(dims, length));
+  const size_t dkv = backward ? arena_times(runs, ops->dkv_bytes(dims, length)) : 0;
+  const bool travels = ring_size > 1;
+  const uint32_t packing = PHASE_PACK | PHASE_D_PACK;
+  const uint32_t hops = PHASE_HOPS | PHASE_D_HOPS;
+  const uint32_t unpacking = PHASE_UNPACK | PHASE_D_UNPACK;
+  const ArenaBuffer on_its_way = {.bytes = travels ? dkv : 0, .times = PHASE_D_HOPS};
+  buffers[RING_FIRST_KEY] = (ArenaBuffer){.bytes = arena_times(rows, sizeof(int64_t)), .times = PHASES_ALL};
+  buffers[RING_STATES] = (ArenaBuffer){.bytes = states, .times = packing | hops | unpacking};
+  buffers[RING_KV_0] = (ArenaBuffer){.bytes = kv, .times = packing | hops};
+  buffers[RING_KV_1] = (ArenaBuffer){.bytes = travels ? kv : 0, .times = hops};
+  buffers[RING_DKV_OWN] = (ArenaBuffer){.bytes = dkv, .times = PHASE_D_HOPS | PHASE_D_UNPACK};
+  buffers[RING_DKV_PART_0] = ring_size > 2 ? on_its_way : (ArenaBuffer){0};
+  buffers[RING_DKV_PART_1] = on_its_way;
+  buffers[RING_DKV_ARRIVING] = on_its_way;
+}

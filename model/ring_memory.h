@@ -1,0 +1,30 @@
+/* The memory that ring attention works in, as a plan. */
+#ifndef RINGGPT_MODEL_RING_MEMORY_H
+#define RINGGPT_MODEL_RING_MEMORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/base/arena.h"
+#include "kernels/ops.h"
+
+/* What it works in, device memory. R runs of each of the sequences. */
+typedef enum RingBuffer {
+  RING_FIRST_KEY,    /* (sequences, local length) int64_t: the first key that each query sees */
+  RING_STATES,       /* (sequences, R) states of query runs */
+  RING_KV_0,         /* (sequences, R) packed keys and values: at hand */
+  RING_KV_1,         /* and arriving; none in a ring of one */
+  RING_DKV_OWN,      /* (sequences, R) gradient of the own keys and values */
+  RING_DKV_PART_0,   /* (sequences, R) those of other ranks at every second hop; none in a ring of two */
+  RING_DKV_PART_1,   /* and at the hops between; while one is computed the other is sent */
+  RING_DKV_ARRIVING, /* (sequences, R) gradient as the ranks before left it */
+  RING_BUFFERS
+} RingBuffer;
+
+/* The bytes of each buffer for batches of `sequences` sequences of sequence_length tokens on a ring of
+ * `ring_size`, with `backward` also for their gradients, and the phases (model/phases.h) in which it matters.
+ * Those that are not needed have no bytes. */
+void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int ring_size, int64_t sequences,
+                 int64_t sequence_length, bool backward, ArenaBuffer buffers[RING_BUFFERS]);
+
+#endif

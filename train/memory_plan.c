@@ -1,0 +1,196 @@
+/* The memory of a whole run, by computation: see the header. */
+#include "train/memory_plan.h"
+
+#include "data/loader.h"
+#include "kernels/base/arena.h"
+#include "kernels/comm/comm.h"
+#include "kernels/comm/layout.h"
+#include "kernels/cpu/attention_reference.h"
+#include "kernels/cpu/cpu_device.h"
+#include "model/memory.h"
+#include "model/params.h"
+#include "train/schedule.h"
+
+/* Of a process that has begun but taken nothing for a run; of the stack, the products' scratch and the like
+ * of each compute thread. Measured: tests/unit/test_memory_measured.c. */
+#define PROGRAM_BYTES ((size_t)24 << 20)
+#define THREAD_BYTES ((size_t)4 << 20)
+
+/* Floats that are rounded to a device's elements at a time (train/host_weights.c). */
+#define PIECE_BYTES ((size_t)16 << 20)
+
+static size_t times(size_t a, size_t b) {
+  return arena_times(a, b);
+}
+
+static size_t plus(size_t a, size_t b) {
+  return arena_plus(a, b);
+}
+
+static size_t larger(size_t a, size_t b) {
+  return a > b ? a : b;
+}
+
+/* The operations of the device, for the sizes that they ask for. Those of CUDA lay attention out as the
+ * reference does. */
+static Status find_operations(const Config *config, bool cuda, Ops *ops, Error *error) {
+  const ElementType elements = config->train.precision == PRECISION_BF16 ? ELEMENT_BF16 : ELEMENT_F32;
+  if (cuda) {
+    *ops = (Ops){.elem_size = elements == ELEMENT_BF16 ? sizeof(uint16_t) : sizeof(float),
+                 .attention = elements == ELEMENT_BF16 ? attention_reference_bf16 : attention_reference};
+    return STATUS_OK;
+  }
+  Device *device = NULL;
+  TRY(cpu_device_create(1, elements, &device, error));
+  *ops = device->ops;
+  device_destroy(device);
+  return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- cases */
+
+static ModelOptions model_options(const Config *config, bool training) {
+  return (ModelOptions){.config = config->model,
+                        .loss_chunk = config->train.loss_chunk,
+                        .mlp_chunk = config->train.mlp_chunk,
+                        .training = training,
+                        .recompute = training && config->train.recompute,
+                        .dropout = training ? config->train.dropout : 0.0};
+}
+
+/* Bytes of the batches that a loader holds. */
+static size_t loader_batches(const Config *config, int64_t sequences, int64_t length, int64_t read_ahead) {
+  const LoaderOptions options = {.sequence_length = length,
+                                 .micro_batch = sequences,
+                                 .ring_size = (int)config->parallelism.ring,
+                                 .read_ahead = (int)read_ahead};
+  return loader_bytes(&options);
+}
+
+/* Adds a case to the plan and its needs to the memory of the model that computes it. */
+static void add_case(const Config *config, const Ops *ops, bool training, int64_t sequences, int64_t length,
+                     ModelMemory *all, MemoryPlan *plan) {
+  const ModelOptions options = model_options(config, training);
+  const int ring = (int)config->parallelism.ring;
+  const Layout layout = layout_zigzag(length, 0, ring);
+  ModelMemory own = {0};
+  (void)model_memory_add(&own, &options, ops, ring, sequences, length);
+  (void)model_memory_add(all, &options, ops, ring, sequences, length);
+  MemoryCase *added = &plan->cases_of[plan->cases++];
+  *added = (MemoryCase){
+      .training = training,
+      .sequences = sequences,
+      .length = length,
+      .arena = own.bytes,
+      .kept = own.buffers[BUFFER_KEPT].bytes,
+      .logits = own.buffers[BUFFER_LOGITS].bytes,
+      .batch = loader_batches(config, sequences, length, training ? config->data.read_ahead : 1)};
+  for (int i = 0; i < RING_BUFFERS; i++) {
+    added->ring = plus(added->ring, own.buffers[ACTIVATION_BUFFERS + i].bytes);
+  }
+  if (!training) added->batch = plus(added->batch, times((size_t)layout.local_length, sizeof(float)));
+}
+
+static void add_stages(const Config *config, const Ops *ops, ModelMemory *all, MemoryPlan *plan) {
+  for (int64_t step = 0; step < config->train.steps;) {
+    const SequenceStage stage = schedule_stage(config, step);
+    add_case(config, ops, true, stage.micro_batch_size, stage.sequence_length, all, plan);
+    step = stage.end_step;
+  }
+}
+
+static void add_evaluations(const Config *config, const Ops *ops, ModelMemory *all, MemoryPlan *plan) {
+  for (int64_t i = 0; i < config->eval.contexts.count; i++) {
+    add_case(config, ops, false, 1, config->eval.contexts.values[i], all, plan);
+  }
+}
+
+/* All cases, and what they need by turns. */
+static void add_cases(const Config *config, const Ops *ops, MemoryPlan *plan) {
+  ModelMemory training = {0};
+  ModelMemory evaluating = {0};
+  size_t most[2] = {0, 0}; /* batches of evaluations and of training */
+  if (plan->run.training) add_stages(config, ops, &training, plan);
+  if (!plan->run.training || config->eval.every > 0) add_evaluations(config, ops, &evaluating, plan);
+  plan->arena = larger(training.bytes, evaluating.bytes);
+  plan->positions = larger(training.host_bytes, evaluating.host_bytes);
+  for (int i = 0; i < plan->cases; i++) {
+    const MemoryCase *at = &plan->cases_of[i];
+    if (at->arena > plan->cases_of[plan->largest].arena) plan->largest = i;
+    most[at->training] = larger(most[at->training], at->batch);
+  }
+  /* The training loader reads on while an evaluation has its own. */
+  plan->batches = plus(most[0], most[1]);
+}
+
+/* ---------------------------------------------------------------- parameters */
+
+/* The elements of a rank's share of the optimizer, at most, and of the largest group of parameters. */
+static void shares(const TensorTable *table, int64_t ranks, int64_t *own, int64_t *largest) {
+  int64_t group = 0;
+  *own = 0;
+  *largest = 0;
+  for (int64_t i = 0; i < table->size; i++) {
+    group += table->entries[i].count;
+    if (i + 1 < table->size && table->entries[i + 1].group == table->entries[i].group) continue;
+    *own += (group + ranks - 1) / ranks;
+    if (group > *largest) *largest = group;
+    group = 0;
+  }
+}
+
+static Status add_parameters(const Config *config, size_t elem_size, MemoryPlan *plan, Error *error) {
+  TensorTable table;
+  int64_t own = 0;
+  int64_t group = 0;
+  TRY(params_build(&config->model, &table, NULL, error));
+  shares(&table, config_ranks(config), &own, &group);
+  plan->parameters = table.total;
+  params_free(&table, NULL);
+  const bool rounded = elem_size != sizeof(float);
+  const size_t floats = times((size_t)plan->parameters, sizeof(float));
+  const size_t share = times((size_t)own, sizeof(float));
+  plan->weights = times((size_t)plan->parameters, elem_size);
+  /* Weights are drawn, loaded and saved as floats of the host. */
+  if (rounded || plan->run.cuda) plan->copies = floats;
+  if (!plan->run.training) return STATUS_OK;
+  plan->gradients = floats;
+  plan->moments = times(2, share);
+  plan->masters = rounded ? share : 0;
+  if (plan->run.cuda) plan->copies = plus(plan->copies, plan->moments);
+  if (rounded || plan->run.cuda) plan->saving = floats;
+  if (rounded) plan->saving = plus(plan->saving, times((size_t)group, sizeof(float)));
+  return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- peaks */
+
+static void add_peaks(MemoryPlan *plan) {
+  const MemoryRun *run = &plan->run;
+  const size_t kept = plus(plus(plan->weights, plan->gradients), plus(plan->masters, plan->moments));
+  const size_t device = plus(kept, larger(plan->arena, PIECE_BYTES));
+  const size_t working = plus(plus(plan->positions, plan->batches), plan->scratch);
+  if (run->cuda) {
+    plan->rank_device = device;
+    plan->gpu = times(device, (size_t)run->ranks_a_gpu);
+    plan->rank_host = larger(working, plus(plan->copies, plan->scratch));
+  } else {
+    /* What is drawn or loaded is released before the arena is taken. */
+    const size_t start = plus(plus(kept, plan->copies), plan->scratch);
+    plan->rank_host = larger(start, plus(plus(kept, plan->arena), working));
+  }
+  const size_t processes = run->one_process ? 1 : (size_t)run->ranks_here;
+  plan->host = plus(times(plan->rank_host, (size_t)run->ranks_here),
+                    plus(times(plan->program, processes), plan->saving));
+}
+
+Status memory_plan(const Config *config, const MemoryRun *run, MemoryPlan *plan, Error *error) {
+  Ops ops;
+  *plan = (MemoryPlan){
+      .run = *run, .program = PROGRAM_BYTES, .scratch = times((size_t)run->threads, THREAD_BYTES)};
+  TRY(find_operations(config, run->cuda, &ops, error));
+  TRY(add_parameters(config, ops.elem_size, plan, error));
+  add_cases(config, &ops, plan);
+  add_peaks(plan);
+  return STATUS_OK;
+}
