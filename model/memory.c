@@ -6,6 +6,7 @@
 #include "kernels/base/memory.h"
 #include "kernels/comm/layout.h"
 #include "model/internal.h"
+#include "model/phases.h"
 
 /* Gives each of `count` buffers the room that is needed too; whether any had less. */
 static bool widen(ArenaBuffer *buffers, const ArenaBuffer *needed, int count) {
@@ -39,6 +40,7 @@ static bool add(ModelMemory *memory, const ModelOptions *options, const Ops *ops
   const bool activations = widen(memory->buffers, needed, ACTIVATION_BUFFERS);
   const bool attention = widen(memory->buffers + ACTIVATION_BUFFERS, ring, RING_BUFFERS);
   if (!activations && !attention) return false;
+  for (int i = 0; i < MODEL_BUFFERS && !options->training; i++) memory->buffers[i].times &= PHASES_FORWARD;
   memory->bytes = arena_place(memory->buffers, MODEL_BUFFERS);
   memory->host_bytes = arena_times((size_t)memory->rows, sizeof(int64_t));
   return true;

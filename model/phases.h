@@ -23,7 +23,8 @@ enum {
   PHASE_D_QKV = 1U << 15,    /* gradient of their product and of the first norm */
 
   PHASES_ALL = (1U << 16) - 1U,
-  PHASES_BACKWARD = PHASES_ALL & ~(PHASE_AGAIN - 1U),
+  PHASES_FORWARD = PHASE_AGAIN - 1U, /* the only ones of an evaluation */
+  PHASES_BACKWARD = PHASES_ALL & ~PHASES_FORWARD,
   /* From the loss on the gradient of the residual stream is there. */
   PHASES_GRADIENT = PHASE_EMBED | PHASE_LOSS | PHASES_BACKWARD,
   /* From q, k and v computed again to the last use of them. */
