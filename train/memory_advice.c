@@ -25,7 +25,8 @@ void memory_size_text(size_t bytes, char *text, size_t size) {
   double value = (double)bytes / 1024.0;
   size_t unit = 0;
   for (; value >= 1024.0 && unit + 1 < sizeof units / sizeof units[0]; unit++) value /= 1024.0;
-  (void)snprintf(text, size, bytes == ARENA_TOO_LARGE ? "more than %.0f %s" : "%.1f %s", value, units[unit]);
+  const char *bound = bytes == ARENA_TOO_LARGE ? "more than " : "";
+  (void)snprintf(text, size, "%s%.*f %s", bound, value < 10.0 ? 2 : 1, value, units[unit]);
 }
 
 /* ---------------------------------------------------------------- changes */

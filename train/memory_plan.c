@@ -13,7 +13,7 @@
 
 /* Of a process that has begun but taken nothing for a run; of the stack, the products' scratch and the like
  * of each compute thread. Measured: tests/unit/test_memory_measured.c. */
-#define PROGRAM_BYTES ((size_t)24 << 20)
+#define PROGRAM_BYTES ((size_t)20 << 20)
 #define THREAD_BYTES ((size_t)4 << 20)
 
 /* Floats that are rounded to a device's elements at a time (train/host_weights.c). */

@@ -1,9 +1,9 @@
-/* Memory of a model: what is reserved at the beginning is all that batches of that form, and smaller ones,
- * take of the device, on rings of one and of two. */
+/* Memory of a model: what is reserved at the beginning is what was planned, to the byte, and all that batches
+ * of that form, and smaller ones, take of the device, on rings of one and of two; an evaluator shares it. */
 #include <stdlib.h>
 
 #include "kernels/cpu/cpu_device.h"
-#include "model/model.h"
+#include "model/memory.h"
 #include "tests/support/expect.h"
 #include "tests/support/gpt_case.h"
 #include "tests/support/ranks.h"
@@ -16,6 +16,7 @@ typedef struct Counted {
   DeviceTable table; /* first: the device's */
   const DeviceTable *real;
   int blocks;
+  size_t latest; /* bytes of the latest block */
 } Counted;
 
 static Counted counted[RANKS];
@@ -24,6 +25,7 @@ static Status count_alloc(Device *device, size_t bytes, const char *what, void *
   for (int i = 0; i < RANKS; i++) {
     if (device->table != &counted[i].table) continue;
     counted[i].blocks += 1;
+    counted[i].latest = bytes;
     return counted[i].real->alloc(device, bytes, what, out, error);
   }
   return fail(error, STATUS_INTERNAL, "a device that nobody counts");
@@ -50,21 +52,60 @@ static Status run_batch(const TestRank *rank, Model *model, int64_t sequences, i
   return status;
 }
 
-static Status check(const TestRank *rank, const Counted *mine, Model *model, Error *error) {
+/* The plan of the batches that check runs. */
+static ModelMemory plan(const TestRank *rank, const ModelOptions *options) {
+  ModelMemory memory = {0};
+  const Ops *ops = &rank->device->ops;
+  (void)model_memory_add(&memory, options, ops, rank->ring->size, 1, LENGTH / 2);
+  (void)model_memory_add(&memory, options, ops, rank->ring->size, SEQUENCES, LENGTH);
+  return memory;
+}
+
+/* Rows of an evaluator that shares the arena of `model`, larger than all before: the bytes of the arena. */
+static Status check_evaluator(const TestRank *rank, Model *model, const ModelOptions *options, Error *error) {
+  ModelOptions evaluation = *options;
+  Model *evaluator = NULL;
+  evaluation.training = false;
+  evaluation.weights = model_weights(model);
+  evaluation.arena = model_arena(model);
+  TRY(model_create(rank->device, rank->ring, &evaluation, &evaluator, error));
+  ModelMemory memory = {0};
+  (void)model_memory_add(&memory, &evaluation, &rank->device->ops, rank->ring->size, 1, 16 * LENGTH);
+  Status status = model_reserve(evaluator, 1, 16 * LENGTH, error);
+  if (status == STATUS_OK && model_arena(model)->bytes != memory.bytes) {
+    status = fail(error, STATUS_INTERNAL, "the arena has %zu bytes, not %zu", model_arena(model)->bytes,
+                  memory.bytes);
+  }
+  model_destroy(evaluator);
+  /* The arena was replaced under the model: it finds its way. */
+  return status == STATUS_OK ? run_batch(rank, model, SEQUENCES, LENGTH, error) : status;
+}
+
+static Status check(const TestRank *rank, const Counted *mine, Model *model, const ModelOptions *options,
+                    Error *error) {
   const int before = mine->blocks;
   Error refused = {0};
   TRY(run_batch(rank, model, 1, LENGTH / 2, error));
-  if (mine->blocks == before) return fail(error, STATUS_INTERNAL, "the first batch took no memory");
+  if (mine->blocks != before + 1)
+    return fail(error, STATUS_INTERNAL, "the first batch took no block, or two");
   TRY(model_reserve(model, SEQUENCES, LENGTH, error));
   const int reserved = mine->blocks;
+  const size_t planned = plan(rank, options).bytes;
+  if (mine->latest != planned) {
+    return fail(error, STATUS_INTERNAL, "%zu bytes taken, %zu planned", mine->latest, planned);
+  }
   TRY(run_batch(rank, model, SEQUENCES, LENGTH, error));
   TRY(run_batch(rank, model, 1, LENGTH - 7, error));
   TRY(run_batch(rank, model, SEQUENCES, LENGTH, error));
   if (mine->blocks != reserved) {
     return fail(error, STATUS_INTERNAL, "%d blocks beyond the reserved ones", mine->blocks - reserved);
   }
-  if (model_reserve(model, 1, INT64_C(1) << 40, &refused) == STATUS_SYSTEM) return STATUS_OK;
-  return fail(error, STATUS_INTERNAL, "memory for 2^40 tokens");
+  TRY(check_evaluator(rank, model, options, error));
+  if (model_reserve(model, 1, INT64_C(1) << 40, &refused) != STATUS_SYSTEM) {
+    return fail(error, STATUS_INTERNAL, "memory for 2^40 tokens");
+  }
+  /* What did not fit leaves the model as it was. */
+  return run_batch(rank, model, SEQUENCES, LENGTH, error);
 }
 
 static Status run_rank(TestRank *rank, void *context, Error *error) {
@@ -73,7 +114,7 @@ static Status run_rank(TestRank *rank, void *context, Error *error) {
   const Counted *mine = count(rank);
   Model *model = NULL;
   Status status = model_create(rank->device, rank->ring, options, &model, error);
-  if (status == STATUS_OK) status = check(rank, mine, model, error);
+  if (status == STATUS_OK) status = check(rank, mine, model, options, error);
   if (status != STATUS_OK) comm_abort(rank->world, error);
   model_destroy(model);
   rank->device->table = real;

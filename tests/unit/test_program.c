@@ -182,6 +182,39 @@ static void test_train_and_inspect(void **state) {
   assert_fails("inspect run/checkpoints/step_00000003", STATUS_DATA, "model.safetensors");
 }
 
+/* A run that needs terabytes: planned with exit status 71, and refused before it has made anything. */
+static void test_memory(void **state) {
+  (void)state;
+  temp_file_write_text(temp_dir_path(&directory, "memory/a.txt"), "one two three four five six seven");
+  temp_file_write_text(temp_dir_path(&directory, "m.yaml"), "run: {dir: kept}\n"
+                                                            "model: {hidden_size: 16, num_hidden_layers: 1, "
+                                                            "num_attention_heads: 2}\n"
+                                                            "device: cpu\n"
+                                                            "data: {train: pieces, val: pieces}\n"
+                                                            "parallelism: {ring: 2, threads: 1}\n"
+                                                            "train: {sequence_length: 8, steps: 1}\n");
+  assert_prints("prepare --out pieces --val-fraction 0 memory", "34 tokens");
+  assert_prints("plan m.yaml", "\nit fits\n");
+  assert_prints("plan m.yaml", "  training at 8 tokens ");
+  assert_prints("plan m.yaml --context 16,32", "  evaluation at 32 tokens ");
+  assert_prints("train m.yaml", "memory of a rank: weights ");
+  assert_prints("eval m.yaml --checkpoint kept --context 16", "context 16, 2 windows");
+  const char *huge = "m.yaml model.vocab_size=2000000000 train.loss_chunk=8 run.dir=never";
+  char command[256];
+  (void)snprintf(command, sizeof command, "plan %s", huge);
+  Outcome outcome = run(command);
+  assert_int_equal(outcome.status, STATUS_SYSTEM);
+  assert_non_null(strstr(outcome.out, "\nit does not fit\nwhat would need less:\n  train.precision=bf16"));
+  assert_string_equal(outcome.error, "ringgpt: m.yaml: the run does not fit this machine\n");
+  release(&outcome);
+  (void)snprintf(command, sizeof command, "train %s", huge);
+  assert_fails(command, STATUS_SYSTEM, "no memory for training at 8 tokens: this machine needs ");
+  assert_int_equal(access(temp_dir_path(&directory, "never"), F_OK), -1);
+  (void)snprintf(command, sizeof command, "eval %s --checkpoint kept --context 16", huge);
+  assert_fails(command, STATUS_SYSTEM, "no memory for evaluation at 16 tokens: this machine needs ");
+  assert_fails("plan m.yaml --ranks 3", STATUS_USAGE, "--ranks is '3'");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_usage),
@@ -190,6 +223,7 @@ int main(void) {
       cmocka_unit_test(test_output_that_cannot_be_written),
       cmocka_unit_test(test_prepare_and_inspect),
       cmocka_unit_test(test_train_and_inspect),
+      cmocka_unit_test(test_memory),
   };
   return cmocka_run_group_tests_name("program", tests, setup, teardown);
 }
