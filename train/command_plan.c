@@ -75,7 +75,7 @@ static Status print_advice(const Config *config, const MemoryRun *run, const Mem
   MemoryChange changes[MEMORY_CHANGES];
   int count = 0;
   TRY(memory_advice(config, run, machine, changes, &count, error));
-  (void)printf("what would need less:\n");
+  (void)printf(count > 0 ? "what would need less:\n" : "a smaller model or other machines would fit\n");
   for (int i = 0; i < count; i++) {
     char text[32];
     memory_size_text(changes[i].bytes, text, sizeof text);

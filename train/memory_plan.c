@@ -14,10 +14,7 @@
 /* Of a process that has begun but taken nothing for a run; of the stack, the products' scratch and the like
  * of each compute thread. Measured: tests/unit/test_memory_measured.c. */
 #define PROGRAM_BYTES ((size_t)20 << 20)
-#define THREAD_BYTES ((size_t)4 << 20)
-
-/* Floats that are rounded to a device's elements at a time (train/host_weights.c). */
-#define PIECE_BYTES ((size_t)16 << 20)
+#define THREAD_BYTES ((size_t)2 << 20)
 
 static size_t times(size_t a, size_t b) {
   return arena_times(a, b);
@@ -159,7 +156,7 @@ static Status add_parameters(const Config *config, size_t elem_size, MemoryPlan 
   plan->masters = rounded ? share : 0;
   if (plan->run.cuda) plan->copies = plus(plan->copies, plan->moments);
   if (rounded || plan->run.cuda) plan->saving = floats;
-  if (rounded) plan->saving = plus(plan->saving, times((size_t)group, sizeof(float)));
+  if (rounded) plan->passing = times((size_t)group, sizeof(float));
   return STATUS_OK;
 }
 
@@ -168,7 +165,7 @@ static Status add_parameters(const Config *config, size_t elem_size, MemoryPlan 
 static void add_peaks(MemoryPlan *plan) {
   const MemoryRun *run = &plan->run;
   const size_t kept = plus(plus(plan->weights, plan->gradients), plus(plan->masters, plan->moments));
-  const size_t device = plus(kept, larger(plan->arena, PIECE_BYTES));
+  const size_t device = plus(kept, plus(plan->arena, plan->passing));
   const size_t working = plus(plus(plan->positions, plan->batches), plan->scratch);
   if (run->cuda) {
     plan->rank_device = device;
@@ -177,7 +174,7 @@ static void add_peaks(MemoryPlan *plan) {
   } else {
     /* What is drawn or loaded is released before the arena is taken. */
     const size_t start = plus(plus(kept, plan->copies), plan->scratch);
-    plan->rank_host = larger(start, plus(plus(kept, plan->arena), working));
+    plan->rank_host = larger(start, plus(device, working));
   }
   const size_t processes = run->one_process ? 1 : (size_t)run->ranks_here;
   plan->host = plus(times(plan->rank_host, (size_t)run->ranks_here),

@@ -42,6 +42,7 @@ typedef struct MemoryPlan {
   size_t masters; /* of the rank's share of the weights */
   size_t moments; /* of the optimizer, of the same share */
   size_t arena;   /* of the case that needs most, for all of them */
+  size_t passing; /* masters of the largest group of parameters, from all ranks, in a save */
   /* Of the host. */
   size_t positions; /* numbers on their way to the device */
   size_t batches;   /* of the training loader, and of the evaluation that needs most */

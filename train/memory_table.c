@@ -29,6 +29,7 @@ static void print_device_parts(FILE *stream, const MemoryPlan *plan) {
   print_part(stream, plan, "optimizer state of its share", plan->moments);
   print_part(stream, plan, "activations that layers keep", kept);
   print_part(stream, plan, "all other activations, attention, logits, by turns", plan->arena - kept);
+  print_part(stream, plan, "masters of a layer on their way to a checkpoint", plan->passing);
 }
 
 static void print_host_parts(FILE *stream, const MemoryPlan *plan) {

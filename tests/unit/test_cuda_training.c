@@ -3,12 +3,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/support/compare.h"
 #include "tests/support/device_training.h"
+#include "tests/support/expect.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_device.h"
 #include "tests/support/unit.h"
+#include "train/memory_plan.h"
 
 static void test_losses_of_the_cpu(void **state) {
   test_device_need_cuda();
@@ -106,25 +109,47 @@ static void test_nccl(void **state) {
   training_same_state(&expected, &config, DEVICE_STEPS);
 }
 
-/* The GPU has memory for the steps of a run, but not for the evaluation behind the last one: that shows
- * before the first. */
+/* What a device takes for itself when it is made. */
+static size_t made_device_bytes(void) {
+  const size_t all = (size_t)1 << 30;
+  Device *device = NULL;
+  Error error = {0};
+  assert_int_equal(setenv("EMULATED_MEMORY", "1073741824", 1), 0);
+  expect_ok(test_device_create(TEST_CUDA_F32, 1, &device, &error), &error);
+  const size_t left = device_left(device);
+  device_destroy(device);
+  assert_in_range(left, 1, all);
+  return all - left;
+}
+
+/* Trains on an emulated GPU of `bytes`. */
+static Status train_within(const Config *config, size_t bytes, Error *error) {
+  char text[32];
+  (void)snprintf(text, sizeof text, "%zu", bytes);
+  assert_int_equal(setenv("EMULATED_MEMORY", text, 1), 0);
+  const Status status = training_run(config, error);
+  assert_int_equal(unsetenv("EMULATED_MEMORY"), 0);
+  return status;
+}
+
+/* A GPU with the planned memory is enough for the steps of a run and the evaluation behind the last one, with
+ * no more than a few small blocks beside it; one with less is refused before the first step. */
 static void test_memory_for_all_that_comes(void **state) {
   test_device_need_emulator();
-  const DeviceRun run = {"small", "cuda", "fp32", 1, 1, DEVICE_HALF, 0};
-  Config config = device_training_config(state, &run);
-  Error error = {0};
-  config.eval.every = 0;
-  assert_int_equal(setenv("EMULATED_MEMORY", "53000000", 1), 0);
-  const Status steps = training_run(&config, &error);
-  config = device_training_config(state, &(DeviceRun){"smaller", "cuda", "fp32", 1, 1, DEVICE_HALF, 0});
+  enum { SMALL_BLOCKS = 4096 };
+  Config config = device_training_config(state, &(DeviceRun){"small", "cuda", "fp32", 1, 1, DEVICE_HALF, 0});
   config.eval.every = DEVICE_HALF;
   config.eval.contexts = (IntegerList){.count = 2, .values = {40, 3000}};
-  const Status all = training_run(&config, &error);
-  assert_int_equal(unsetenv("EMULATED_MEMORY"), 0);
-  assert_int_equal(steps, STATUS_OK);
-  assert_int_equal(all, STATUS_SYSTEM);
-  assert_non_null(strstr(error.text, "no memory for"));
-  assert_int_equal(training_read_metrics(&config).count, 0);
+  const MemoryRun run = {
+      .training = true, .cuda = true, .ranks_here = 1, .ranks_a_gpu = 1, .threads = 1, .one_process = true};
+  MemoryPlan plan;
+  Error error = {0};
+  expect_ok(memory_plan(&config, &run, &plan, &error), &error);
+  const size_t own = made_device_bytes();
+  expect_error(train_within(&config, own + plan.gpu - 1, &error), &error, STATUS_SYSTEM,
+               "no memory for evaluation at 3000 tokens: a GPU needs ");
+  assert_int_equal(access(config.run.dir, F_OK), -1);
+  expect_ok(train_within(&config, own + plan.gpu + SMALL_BLOCKS, &error), &error);
 }
 
 int main(void) {

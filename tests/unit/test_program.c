@@ -198,8 +198,9 @@ static void test_memory(void **state) {
   assert_prints("plan m.yaml", "  training at 8 tokens ");
   assert_prints("plan m.yaml --context 16,32", "  evaluation at 32 tokens ");
   assert_prints("train m.yaml", "memory of a rank: weights ");
-  assert_prints("eval m.yaml --checkpoint kept --context 16", "context 16, 2 windows");
-  const char *huge = "m.yaml model.vocab_size=2000000000 train.loss_chunk=8 run.dir=never";
+  assert_prints("eval m.yaml --checkpoint kept/checkpoints/step_00000001 --context 16",
+                "context 16, 2 windows");
+  const char *huge = "m.yaml train.sequence_length=1099511627776 run.dir=never";
   char command[256];
   (void)snprintf(command, sizeof command, "plan %s", huge);
   Outcome outcome = run(command);
@@ -208,10 +209,11 @@ static void test_memory(void **state) {
   assert_string_equal(outcome.error, "ringgpt: m.yaml: the run does not fit this machine\n");
   release(&outcome);
   (void)snprintf(command, sizeof command, "train %s", huge);
-  assert_fails(command, STATUS_SYSTEM, "no memory for training at 8 tokens: this machine needs ");
+  assert_fails(command, STATUS_SYSTEM, "no memory for training at 1099511627776 tokens: this machine needs ");
   assert_int_equal(access(temp_dir_path(&directory, "never"), F_OK), -1);
-  (void)snprintf(command, sizeof command, "eval %s --checkpoint kept --context 16", huge);
-  assert_fails(command, STATUS_SYSTEM, "no memory for evaluation at 16 tokens: this machine needs ");
+  (void)snprintf(command, sizeof command, "eval %s --checkpoint kept --context 1099511627776", huge);
+  assert_fails(command, STATUS_SYSTEM,
+               "no memory for evaluation at 1099511627776 tokens: this machine needs ");
   assert_fails("plan m.yaml --ranks 3", STATUS_USAGE, "--ranks is '3'");
 }
 
