@@ -23,8 +23,8 @@ Status command_train(const CommandLine *line, Error *error);
 /* eval CONFIG.yaml --checkpoint DIR --context N[,N...] [--json FILE] [section.key=value ...]. */
 Status command_eval(const CommandLine *line, Error *error);
 
-/* plan CONFIG.yaml [--context N[,N...]] [--ranks N] [section.key=value ...]: a table of the memory of training,
- * or of an evaluation at these contexts. STATUS_SYSTEM where it does not fit this machine. */
+/* plan CONFIG.yaml [--context N[,N...]] [--ranks N] [section.key=value ...]: a table of the memory of
+ * training, or of an evaluation at these contexts. STATUS_SYSTEM where it does not fit this machine. */
 Status command_plan(const CommandLine *line, Error *error);
 
 /* generate --checkpoint DIR (--prompt TEXT | --prompt-file FILE) --tokens N [flags]: text on stdout as it
