@@ -206,10 +206,10 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   const TrainerStart *given = start;
   Trainer trainer = {.config = given->config, .rank = rank, .stop = given->stop};
   Status status = STATUS_OK;
-  TRY_GOTO(memory_check(given->config, rank, true, &trainer.memory, error), done);
   TRY_GOTO(batches_end_of_document(given->config, given->config->data.train, &trainer.end_of_document, error),
            done);
   TRY_GOTO(check_data(rank->world, given->config, error), done);
+  TRY_GOTO(memory_check(given->config, rank, true, &trainer.memory, error), done);
   TRY_GOTO(create_models(&trainer, error), done);
   TRY_GOTO(trainer_restore(&trainer, error), done);
   TRY_GOTO(reserve_memory(&trainer, error), done);

@@ -200,7 +200,8 @@ static void test_memory(void **state) {
   assert_prints("train m.yaml", "memory of a rank: weights ");
   assert_prints("eval m.yaml --checkpoint kept/checkpoints/step_00000001 --context 16",
                 "context 16, 2 windows");
-  const char *huge = "m.yaml train.sequence_length=1099511627776 run.dir=never";
+  const char *huge =
+      "m.yaml train.micro_batch_size=1073741824 train.global_batch_size=1073741824 run.dir=never";
   char command[256];
   (void)snprintf(command, sizeof command, "plan %s", huge);
   Outcome outcome = run(command);
@@ -209,7 +210,7 @@ static void test_memory(void **state) {
   assert_string_equal(outcome.error, "ringgpt: m.yaml: the run does not fit this machine\n");
   release(&outcome);
   (void)snprintf(command, sizeof command, "train %s", huge);
-  assert_fails(command, STATUS_SYSTEM, "no memory for training at 1099511627776 tokens: this machine needs ");
+  assert_fails(command, STATUS_SYSTEM, "no memory for training at 8 tokens: this machine needs ");
   assert_int_equal(access(temp_dir_path(&directory, "never"), F_OK), -1);
   (void)snprintf(command, sizeof command, "eval %s --checkpoint kept --context 1099511627776", huge);
   assert_fails(command, STATUS_SYSTEM,
