@@ -170,7 +170,7 @@ static void write_heat_map(FILE *script, const void *picture, bool text) {
   write_tics(script, "y", map->row_labels, map->rows);
   (void)fprintf(script,
                 "set xrange [-0.5:%.1f]\nset yrange [%.1f:-0.5]\nset cbrange [%.9g:%.9g]\nunset key\n"
-                "set palette defined (0 '#b2182b', 1 '#f7f7f7', 2 '#1a9850')\n$map << END\n",
+                "set palette defined (0 '#b2182b', 1 '#ffffbf', 2 '#1a9850')\n$map << END\n",
                 (double)map->columns - 0.5, (double)map->rows - 0.5, map->low, map->high);
   for (int64_t i = 0; i < map->rows; i++) {
     for (int64_t j = 0; j < map->columns; j++) write_number(script, map->values[i * map->columns + j]);
