@@ -40,7 +40,7 @@ static Status plan(const Config *config, PerplexityTask *tasks, Error *error) {
 }
 
 /* Evaluates at one context after the other under a watch. */
-static Status run_tasks(Rank *rank, Evaluation *evaluation, Model *model, PerplexityTask *tasks,
+static Status run_tasks(Rank *rank, Evaluation *evaluation, Model *model, const PerplexityTask *tasks,
                         Error *error) {
   const Config *config = evaluation->config;
   const int64_t count = config->eval.contexts.count;
@@ -54,9 +54,10 @@ static Status run_tasks(Rank *rank, Evaluation *evaluation, Model *model, Perple
   eval_watch_begin(&watch, rank, evaluation->stop, total);
   for (int64_t i = 0; i < count && status == STATUS_OK; i++) {
     Perplexity result;
-    tasks[i].watch = &watch;
-    eval_watch_part(&watch, perplexity_work(model, &config->model, &tasks[i].windows, rank->data_size));
-    status = perplexity_run(config, rank, model, &tasks[i], &result, error);
+    PerplexityTask task = tasks[i];
+    task.watch = &watch;
+    eval_watch_part(&watch, perplexity_work(model, &config->model, &task.windows, rank->data_size));
+    status = perplexity_run(config, rank, model, &task, &result, error);
     if (status == STATUS_OK && first) evaluation->results[evaluation->finished++] = result;
   }
   if (first) eval_watch_place(&watch, evaluation->place, sizeof evaluation->place);

@@ -10,8 +10,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 /* ---------------------------------------------------------------- gnuplot */
 
 /* Runs gnuplot on a script; its own messages go nowhere, and without `prints` its output too. The script is a
