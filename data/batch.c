@@ -15,7 +15,8 @@ static Status check_options(const LoaderOptions *options, Error *error) {
                     options->micro_batch >= 1 && options->ring_size >= 1 && options->ring_rank >= 0 &&
                     options->ring_rank < options->ring_size && options->data_size >= 1 &&
                     options->data_rank >= 0 && options->data_rank < options->data_size &&
-                    options->first_sample >= 0 && options->read_ahead >= 1;
+                    options->first_sample >= 0 && options->read_ahead >= 1 && options->tokens >= 0 &&
+                    options->stride >= 0 && (options->stride == 0 || options->micro_batch == 1);
   if (good) return STATUS_OK;
   return fail(
       error, STATUS_CONFIG,
@@ -24,6 +25,24 @@ static Status check_options(const LoaderOptions *options, Error *error) {
       options->pattern, (long long)options->vocab_size, (long long)options->sequence_length,
       (long long)options->micro_batch, options->ring_rank, options->ring_size, options->data_rank,
       options->data_size, (long long)options->first_sample, options->read_ahead);
+}
+
+/* The tokens that are used, and the samples that they make. */
+static Status count_samples(BatchReader *reader, Error *error) {
+  const LoaderOptions *options = &reader->options;
+  const int64_t length = options->sequence_length;
+  reader->tokens = dataset_tokens(reader->dataset);
+  if (options->tokens > 0 && options->tokens < reader->tokens) reader->tokens = options->tokens;
+  if (options->stride == 0) {
+    reader->samples = (reader->tokens - 1) / length;
+  } else if (reader->tokens >= length) {
+    reader->samples = 1 + (reader->tokens - length + options->stride - 1) / options->stride;
+  }
+  if (reader->samples >= 1) return STATUS_OK;
+  return fail(error, STATUS_DATA,
+              "%s: holds %lld tokens, less than one sequence of %lld and the target of its last token: give "
+              "more text or a shorter sequence length",
+              reader->pattern, (long long)reader->tokens, (long long)length);
 }
 
 Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *error) {
@@ -37,15 +56,7 @@ Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *
   if (reader.pattern == NULL) return fail(error, STATUS_SYSTEM, "%s: no memory left", options->pattern);
   reader.layout = layout_zigzag(options->sequence_length, options->ring_rank, options->ring_size);
   TRY_GOTO(dataset_open(options->pattern, options->vocab_size, &reader.dataset, error), close);
-  reader.samples = (dataset_tokens(reader.dataset) - 1) / options->sequence_length;
-  if (reader.samples < 1) {
-    status = fail(
-        error, STATUS_DATA,
-        "%s: holds %lld tokens, less than one sequence of %lld and the target of its last token: give "
-        "more text or a shorter sequence length",
-        options->pattern, (long long)dataset_tokens(reader.dataset), (long long)options->sequence_length);
-    goto close;
-  }
+  TRY_GOTO(count_samples(&reader, error), close);
   TRY_GOTO(memory_alloc((size_t)reader.layout.runs[0].length + 2, sizeof *reader.run, "tokens of a run", &run,
                         error),
            close);
@@ -131,21 +142,43 @@ static Status find_sample(const BatchReader *reader, int64_t draw, int64_t *samp
               (long long)options->sequence_length);
 }
 
+/* Where a sample lies in the set. */
+typedef struct Place {
+  int64_t first;   /* its first token */
+  int64_t length;  /* its positions */
+  int64_t targets; /* its first positions that have a target */
+} Place;
+
+static Place place_of(const BatchReader *reader, int64_t sample) {
+  const LoaderOptions *options = &reader->options;
+  const int64_t length = options->sequence_length;
+  if (options->stride == 0) return (Place){.first = sample * length, .length = length, .targets = length};
+  const int64_t first = sample * options->stride;
+  const int64_t left = reader->tokens - first;
+  const int64_t whole = left < length ? left : length;
+  return (Place){.first = first, .length = whole, .targets = whole - 1};
+}
+
+/* Positions of a run before `end`. */
+static int64_t count_before(Run run, int64_t end) {
+  const int64_t left = end - run.start;
+  return left < 0 ? 0 : (left < run.length ? left : run.length);
+}
+
 /* Reads one run of a sample into its part of the row and appends its document starts. */
-static Status read_run(BatchReader *reader, int64_t sample, Run run, int32_t *tokens, int32_t *targets,
+static Status read_run(BatchReader *reader, const Place *sample, Run run, int32_t *tokens, int32_t *targets,
                        Batch *batch, int64_t *start_count, Error *error) {
-  const int64_t length = reader->options.sequence_length;
-  const int64_t left = length - run.start;
-  const int64_t valid = left < 0 ? 0 : (left < run.length ? left : run.length);
+  const int64_t valid = count_before(run, sample->length);
+  const int64_t scored = count_before(run, sample->targets);
   const int64_t before = run.start > 0 ? 1 : 0;
   const int32_t end_of_document = reader->options.end_of_document;
   if (valid > 0) {
-    TRY(dataset_read(reader->dataset, sample * length + run.start - before, before + valid + 1, reader->run,
-                     error));
+    TRY(dataset_read(reader->dataset, sample->first + run.start - before,
+                     before + valid + (scored == valid ? 1 : 0), reader->run, error));
   }
   for (int64_t i = 0; i < run.length; i++) {
     tokens[i] = i < valid ? reader->run[before + i] : 0;
-    targets[i] = i < valid ? reader->run[before + i + 1] : IGNORED_TARGET;
+    targets[i] = i < scored ? reader->run[before + i + 1] : IGNORED_TARGET;
   }
   /* The first position of a sample begins a document in any case and is not listed. */
   for (int64_t i = 1 - before; i < valid; i++) {
@@ -164,12 +197,15 @@ Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error
   batch->first_draw = first;
   batch->document_offsets[0] = 0;
   for (int64_t b = 0; b < batch->sequences; b++) {
-    int64_t place = b * batch->layout.local_length;
     TRY(find_sample(reader, first + b, &batch->samples[b], error));
+    const Place sample = place_of(reader, batch->samples[b]);
+    if (options->stride > 0)
+      batch->layout = layout_zigzag(sample.length, options->ring_rank, options->ring_size);
+    int64_t place = b * batch->layout.local_length;
     for (int r = 0; r < batch->layout.run_count; r++) {
       const Run run = batch->layout.runs[r];
-      TRY(read_run(reader, batch->samples[b], run, batch->tokens + place, batch->targets + place, batch,
-                   &start_count, error));
+      TRY(read_run(reader, &sample, run, batch->tokens + place, batch->targets + place, batch, &start_count,
+                   error));
       place += run.length;
     }
     batch->document_offsets[b + 1] = start_count;

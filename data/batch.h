@@ -13,6 +13,7 @@ typedef struct BatchReader {
   LoaderOptions options; /* without the pattern */
   char *pattern;
   Dataset *dataset;
+  int64_t tokens;  /* of the set that are used */
   int64_t samples; /* per epoch */
   Layout layout;
   int32_t *run; /* (longest run + 2) the tokens of a run, one before it and one behind it */

@@ -18,11 +18,15 @@
 #include "kernels/comm/layout.h"
 
 typedef struct LoaderOptions {
-  const char *pattern;      /* as dataset_open takes it; used during loader_open only */
-  int64_t vocab_size;       /* token ids are below it */
-  int32_t end_of_document;  /* the token that ends a document; -1: none */
-  int64_t sequence_length;  /* T */
-  int64_t micro_batch;      /* B: sequences per batch of this data-parallel rank */
+  const char *pattern;     /* as dataset_open takes it; used during loader_open only */
+  int64_t vocab_size;      /* token ids are below it */
+  int32_t end_of_document; /* the token that ends a document; -1: none */
+  int64_t sequence_length; /* T */
+  int64_t stride;          /* 0: samples as above. Else, with micro_batch 1, sample i begins at token i stride
+                              and has no token behind its T; samples go on to the one that reaches the end of
+                              the set, which may be shorter */
+  int64_t tokens;          /* of the set that are used; 0: all */
+  int64_t micro_batch;     /* B: sequences per batch of this data-parallel rank */
   int ring_rank, ring_size; /* cuts the sequence by layout_zigzag */
   int data_rank, data_size; /* which sequences of a step are ours */
   int64_t first_sample;     /* samples drawn before, over the whole run and all data ranks */
@@ -34,15 +38,15 @@ typedef struct LoaderOptions {
 /* One batch of one rank. Batch m (0, 1, ...) of data rank d of D holds draws
  * first_sample + (m D + d) B + b for b in [0, B). */
 typedef struct Batch {
-  int64_t sequences;        /* B */
-  int64_t first_draw;       /* the draw of the first one; the others follow it */
-  Layout layout;            /* which positions of each sequence are here */
-  int32_t *tokens;          /* (B, local_length); 0 in padding */
-  int32_t *targets;         /* (B, local_length); the token one position further in the sample, shifted before
-                               the cut; IGNORED_TARGET (kernels/ops.h) in padding */
-  int64_t *samples;         /* (B) index of each sample in the set, after the permutation */
-  int64_t *document_starts; /* (document_offsets[B]) positions p >= 1 of our runs whose token p - 1 ends a
-                               document; sequences one after the other, ascending within each */
+  int64_t sequences;  /* B */
+  int64_t first_draw; /* the draw of the first one; the others follow it */
+  Layout layout;      /* which positions of each sequence are here; of the length of the sample at hand */
+  int32_t *tokens;    /* (B, local_length); 0 in padding */
+  int32_t *targets;   /* (B, local_length); the token one position further in the sample, shifted before
+                         the cut; IGNORED_TARGET (kernels/ops.h) in padding */
+  int64_t *samples;   /* (B) index of each sample in the set, after the permutation */
+  int64_t *document_starts;  /* (document_offsets[B]) positions p >= 1 of our runs whose token p - 1 ends a
+                                document; sequences one after the other, ascending within each */
   int64_t *document_offsets; /* (B + 1) where each sequence begins in document_starts */
 } Batch;
 
@@ -60,7 +64,7 @@ size_t loader_bytes(const LoaderOptions *options);
  * while reading it, after all good batches before it; after an error every further call returns the same. */
 Status loader_next(Loader *loader, const Batch **batch, Error *error);
 
-/* Samples in one epoch: (tokens - 1) / T. */
+/* Samples in one epoch: (tokens - 1) / T without a stride. */
 int64_t loader_samples(const Loader *loader);
 
 /* Stops reading ahead and releases the loader; NULL is allowed. */

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/base/memory.h"
 
@@ -77,11 +78,21 @@ Status device_check(const Device *device, Error *error) {
   return fail(error, device->failure.status, "%s", device->failure.text);
 }
 
+bool device_failed(const Device *device) {
+  return __atomic_load_n(&device->failure.status, __ATOMIC_RELAXED) != STATUS_OK;
+}
+
+void device_count_pairs(const Device *device, int64_t pairs) {
+  if (device->pairs != NULL) (void)__atomic_fetch_add(device->pairs, pairs, __ATOMIC_RELAXED);
+}
+
 void device_fail(Device *device, Status status, const char *format, ...) {
   char text[sizeof device->failure.text];
   va_list arguments;
   va_start(arguments, format);
   (void)vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  (void)fail(&device->failure, status, "%s", text);
+  if (device->failure.status != STATUS_OK) return;
+  memcpy(device->failure.text, text, sizeof text);
+  __atomic_store_n(&device->failure.status, status, __ATOMIC_RELAXED);
 }

@@ -67,8 +67,10 @@ typedef struct DeviceTable {
 struct Device {
   const DeviceTable *table;
   Ops ops;
-  int threads;   /* of this rank's compute loops on the CPU, >= 1 */
-  Error failure; /* the first failure of an operation */
+  int threads;    /* of this rank's compute loops on the CPU, >= 1 */
+  Error failure;  /* the first failure of an operation; what is computed from then on is of no use */
+  int64_t *pairs; /* where attention's forward pass adds, while it works, the pairs of a query of a head and a
+                     key that it sees; NULL: nowhere. A device that works on its own does not. */
   /* Called now and then from the middle of long operations, by the thread that made the device: lets messages
      under way move (comm_poll). NULL: nothing is to be called. */
   void (*poll)(void *context);
@@ -127,7 +129,14 @@ Status device_check(const Device *device, Error *error);
  * operations, to be called after every few microseconds of work, from any thread. */
 void device_poll(const Device *device);
 
-/* Records a failure of an operation: for implementations of operations. From the thread of the device. */
+/* Whether an operation has failed: for long operations, which then end early. From any thread. */
+bool device_failed(const Device *device);
+
+/* Adds to what device->pairs counts, if anything: for implementations of operations, from any thread. */
+void device_count_pairs(const Device *device, int64_t pairs);
+
+/* Records a failure of an operation: for implementations of operations, and for the poll hook to end what is
+ * computed. From the thread of the device. */
 void device_fail(Device *device, Status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -372,6 +372,8 @@ Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *o
     CommRequest keys = {0};
     TRY(send_keys(attention, hop, current, &keys, error));
     compute_hop(attention, hop, PAIRS_ALL, &attention->kv[current], NULL);
+    /* Not every rank need have failed: one that waited now might wait for the whole block of another. */
+    TRY(device_check(attention->device, error));
     TRY(comm_wait(attention->ring, &keys, error));
     current = 1 - current;
   }

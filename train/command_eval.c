@@ -1,10 +1,7 @@
 /* ringgpt eval: perplexity of a checkpoint at one or several contexts, in total and by position. */
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "checkpoints/checkpoint.h"
 #include "kernels/base/memory.h"
@@ -13,147 +10,89 @@
 #include "train/command_config.h"
 #include "train/commands.h"
 #include "train/config.h"
+#include "train/eval_report.h"
+#include "train/eval_watch.h"
 #include "train/grid.h"
 #include "train/hf_model.h"
 #include "train/host_weights.h"
 #include "train/memory_check.h"
 #include "train/perplexity.h"
-#include "train/progress.h"
+#include "train/stop.h"
 
 typedef struct Evaluation {
   const Config *config;
   const char *checkpoint;
-  Perplexity *results; /* (contexts), written by world rank 0 */
+  StopWatch *stop;
+  /* Written by world rank 0. */
+  Perplexity *results; /* (contexts) */
+  int64_t finished;    /* of them */
+  char place[256];     /* how far it came, where it was stopped */
 } Evaluation;
 
-static void show_progress(void *state, int64_t done, int64_t total) {
-  (void)state;
-  char bar[128];
-  progress_bar(done, total, -1.0, bar, sizeof bar);
-  (void)fprintf(stderr, "\r%s window %lld of %lld ", bar, (long long)done, (long long)total);
-  if (done == total) (void)fputs("\r\033[K", stderr);
+/* The windows of every context, to tasks (contexts): what is too short is found before anything is computed.
+ */
+static Status plan(const Config *config, PerplexityTask *tasks, Error *error) {
+  int32_t end_of_document = -1;
+  TRY(batches_end_of_document(config, config->data.val, &end_of_document, error));
+  for (int64_t i = 0; i < config->eval.contexts.count; i++) {
+    tasks[i] = (PerplexityTask){.pattern = config->data.val, .end_of_document = end_of_document};
+    TRY(perplexity_plan(config, config->data.val, config->eval.contexts.values[i], &tasks[i].windows, error));
+  }
+  return STATUS_OK;
+}
+
+/* Evaluates at one context after the other under a watch. */
+static Status run_tasks(Rank *rank, Evaluation *evaluation, Model *model, const PerplexityTask *tasks,
+                        Error *error) {
+  const Config *config = evaluation->config;
+  const int64_t count = config->eval.contexts.count;
+  const bool first = rank->world->rank == 0;
+  double total = 0.0;
+  Status status = STATUS_OK;
+  EvalWatch watch;
+  for (int64_t i = 0; i < count; i++) {
+    total += perplexity_work(model, &config->model, &tasks[i].windows, rank->data_size);
+  }
+  eval_watch_begin(&watch, rank, evaluation->stop, total);
+  for (int64_t i = 0; i < count && status == STATUS_OK; i++) {
+    Perplexity result;
+    PerplexityTask task = tasks[i];
+    task.watch = &watch;
+    eval_watch_part(&watch, perplexity_work(model, &config->model, &task.windows, rank->data_size));
+    status = perplexity_run(config, rank, model, &task, &result, error);
+    if (status == STATUS_OK && first) evaluation->results[evaluation->finished++] = result;
+  }
+  if (first) eval_watch_place(&watch, evaluation->place, sizeof evaluation->place);
+  eval_watch_end(&watch);
+  return status;
 }
 
 /* What every rank runs. */
 static Status evaluate(Rank *rank, void *context, Error *error) {
-  const Evaluation *evaluation = context;
+  Evaluation *evaluation = context;
   const Config *config = evaluation->config;
   const ModelOptions options = {
       .config = config->model, .loss_chunk = config->train.loss_chunk, .mlp_chunk = config->train.mlp_chunk};
+  PerplexityTask tasks[CONFIG_LIST_LENGTH];
   Model *model = NULL;
   Status status = STATUS_OK;
-  PerplexityTask task = {.pattern = config->data.val,
-                         .tokens = config->eval.tokens,
-                         .progress = isatty(STDERR_FILENO) != 0 ? show_progress : NULL};
   char warning[1024];
   MemoryPlan memory;
   TRY_GOTO(memory_check(config, rank, false, &memory, error), done);
   TRY_GOTO(hf_model_check(&config->model, evaluation->checkpoint, warning, sizeof warning, error), done);
   if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
+  TRY_GOTO(agreement_data(rank->world, config, config->data.val, error), done);
+  TRY_GOTO(plan(config, tasks, error), done);
   TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
   for (int64_t i = 0; i < config->eval.contexts.count; i++) {
     TRY_GOTO(model_reserve(model, 1, config->eval.contexts.values[i], error), done);
   }
   TRY_GOTO(host_weights_load(evaluation->checkpoint, rank->device, model, rank->world, error), done);
-  TRY_GOTO(agreement_data(rank->world, config, task.pattern, error), done);
-  TRY_GOTO(batches_end_of_document(config, task.pattern, &task.end_of_document, error), done);
-  for (int64_t i = 0; i < config->eval.contexts.count; i++) {
-    Perplexity result;
-    task.context = config->eval.contexts.values[i];
-    TRY_GOTO(perplexity_run(config, rank, model, &task, &result, error), done);
-    if (rank->world->rank == 0) evaluation->results[i] = result;
-  }
+  status = run_tasks(rank, evaluation, model, tasks, error);
 done:
   if (status != STATUS_OK) rank_abort(rank, error);
   model_destroy(model);
   return status;
-}
-
-/* ---------------------------------------------------------------- for people */
-
-static void print_row(const char *position, const PerplexityBucket *bucket) {
-  char tokens[32];
-  progress_count(bucket->tokens, tokens, sizeof tokens);
-  (void)printf("  %-19s %12s %9.4f", position, tokens, perplexity_mean(bucket));
-  const double deviation = perplexity_standard_error(bucket);
-  if (isfinite(deviation)) {
-    (void)printf(" %9.4f", deviation);
-  } else {
-    (void)printf(" %9s", "-");
-  }
-  (void)printf(" %11.3f\n", exp(perplexity_mean(bucket)));
-}
-
-static void print_result(const Perplexity *result) {
-  char context[32];
-  progress_count(result->context, context, sizeof context);
-  (void)printf("context %s, %lld window%s, every position scored with its full prefix\n", context,
-               (long long)result->windows, result->windows == 1 ? "" : "s");
-  (void)printf("  %-19s %12s %9s %9s %11s\n", "position", "tokens", "nll", "+/-", "perplexity");
-  for (int i = 0; i < PERPLEXITY_BUCKETS; i++) {
-    if (result->buckets[i].tokens == 0) continue;
-    int64_t first = 0;
-    int64_t last = 0;
-    char position[48];
-    perplexity_range(i, &first, &last);
-    if (last >= result->context) last = result->context - 1;
-    (void)snprintf(position, sizeof position, first == last ? "%lld" : "%lld - %lld", (long long)first,
-                   (long long)last);
-    print_row(position, &result->buckets[i]);
-  }
-  print_row("all", &result->total);
-  (void)putchar('\n');
-}
-
-/* ---------------------------------------------------------------- for programs */
-
-static json_t *number(double value) {
-  return isfinite(value) ? json_real(value) : json_null();
-}
-
-/* Adds the numbers of a bucket to an object; NULL stays NULL. */
-static void set_numbers(json_t *object, const PerplexityBucket *bucket) {
-  json_object_set_new(object, "tokens", json_integer(bucket->tokens));
-  json_object_set_new(object, "nll", number(perplexity_mean(bucket)));
-  json_object_set_new(object, "standard_error", number(perplexity_standard_error(bucket)));
-  json_object_set_new(object, "perplexity", number(exp(perplexity_mean(bucket))));
-}
-
-static json_t *result_json(const Perplexity *result) {
-  json_t *object = json_object();
-  json_t *positions = json_array();
-  json_object_set_new(object, "context", json_integer(result->context));
-  json_object_set_new(object, "windows", json_integer(result->windows));
-  set_numbers(object, &result->total);
-  for (int i = 0; i < PERPLEXITY_BUCKETS; i++) {
-    if (result->buckets[i].tokens == 0) continue;
-    int64_t first = 0;
-    int64_t last = 0;
-    perplexity_range(i, &first, &last);
-    json_t *bucket = json_object();
-    json_object_set_new(bucket, "first", json_integer(first));
-    json_object_set_new(bucket, "last", json_integer(last < result->context ? last : result->context - 1));
-    set_numbers(bucket, &result->buckets[i]);
-    json_array_append_new(positions, bucket);
-  }
-  json_object_set_new(object, "positions", positions);
-  return object;
-}
-
-static Status write_json(const char *path, const Evaluation *evaluation, Error *error) {
-  json_t *contexts = json_array();
-  for (int64_t i = 0; i < evaluation->config->eval.contexts.count; i++) {
-    json_array_append_new(contexts, result_json(&evaluation->results[i]));
-  }
-  json_t *root = json_object();
-  json_object_set_new(root, "checkpoint", json_string(evaluation->checkpoint));
-  json_object_set_new(root, "data", json_string(evaluation->config->data.val));
-  json_object_set_new(root, "mode", json_string("full prefix"));
-  json_object_set_new(root, "contexts", contexts);
-  const int failed = json_dump_file(root, path, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-  json_decref(root);
-  if (failed != 0) return fail(error, STATUS_IO, "%s: cannot write the results of the evaluation", path);
-  return STATUS_OK;
 }
 
 /* ---------------------------------------------------------------- the command */
@@ -162,7 +101,39 @@ static Status check_config(const CommandLine *line, const Config *config, Error 
   if (config->data.val[0] == '\0') {
     return fail(error, STATUS_CONFIG, "%s: data.val names no shards to evaluate on", line->arguments[0]);
   }
-  return STATUS_OK;
+  const char *picture = command_line_flag(line, "plot");
+  return picture == NULL ? STATUS_OK : eval_report_check_plot(picture, error);
+}
+
+/* What is known of the contexts that were finished, to everywhere it is asked for. */
+static Status report(const CommandLine *line, const Evaluation *evaluation, Error *error) {
+  const EvalReport results = {.config = evaluation->config,
+                              .checkpoint = evaluation->checkpoint,
+                              .results = evaluation->results,
+                              .count = evaluation->finished,
+                              .complete = evaluation->finished == evaluation->config->eval.contexts.count};
+  const char *json = command_line_flag(line, "json");
+  const char *picture = command_line_flag(line, "plot");
+  eval_report_print(&results);
+  if (picture != NULL) eval_report_plot(&results, picture);
+  return json == NULL ? STATUS_OK : eval_report_json(&results, json, error);
+}
+
+/* Says how far an evaluation came that a signal ended. */
+static Status stopped(const Evaluation *evaluation, Error *error) {
+  *error = (Error){0};
+  return fail(error, STATUS_STOPPED, "stopped by a signal in %s; %lld of %lld contexts are finished",
+              evaluation->place[0] == '\0' ? "its beginning" : evaluation->place,
+              (long long)evaluation->finished, (long long)evaluation->config->eval.contexts.count);
+}
+
+static Status run(const CommandLine *line, Evaluation *evaluation, Error *error) {
+  const Status status = grid_run(evaluation->config, line->processes, evaluate, evaluation, error);
+  if (status != STATUS_OK && status != STATUS_STOPPED) return status;
+  /* The results are rank 0's. */
+  if (line->processes != NULL && line->processes->rank != 0) return status;
+  TRY(report(line, evaluation, error));
+  return status == STATUS_OK ? STATUS_OK : stopped(evaluation, error);
 }
 
 Status command_eval(const CommandLine *line, Error *error) {
@@ -174,12 +145,10 @@ Status command_eval(const CommandLine *line, Error *error) {
   TRY(memory_alloc((size_t)config.eval.contexts.count, sizeof(Perplexity), "results", &memory, error));
   Evaluation evaluation = {
       .config = &config, .checkpoint = command_line_flag(line, "checkpoint"), .results = memory};
-  TRY_GOTO(grid_run(&config, line->processes, evaluate, &evaluation, error), done);
-  /* The results are rank 0's. */
-  if (line->processes != NULL && line->processes->rank != 0) goto done;
-  for (int64_t i = 0; i < config.eval.contexts.count; i++) print_result(&evaluation.results[i]);
-  const char *json = command_line_flag(line, "json");
-  if (json != NULL) status = write_json(json, &evaluation, error);
+  TRY_GOTO(stop_watch_start(&evaluation.stop, error), done);
+  status = run(line, &evaluation, error);
+  /* As in training, a signal that comes again must not change the exit code of what has stopped. */
+  if (status != STATUS_STOPPED) stop_watch_end(evaluation.stop);
 done:
   free(memory);
   return status;

@@ -23,6 +23,9 @@ typedef enum SchedulerKind {
   SCHEDULER_WSD
 } SchedulerKind;
 
+/* Which tokens an evaluation scores, and with what before them (train/windows.h). */
+typedef enum EvalMode { EVAL_FULL, EVAL_STRIDED, EVAL_LLAMA_CPP } EvalMode;
+
 typedef struct IntegerList {
   int64_t count;
   int64_t values[CONFIG_LIST_LENGTH];
@@ -99,7 +102,9 @@ typedef struct CheckpointConfig {
 typedef struct EvalConfig {
   int64_t every; /* steps; 0: never while training */
   IntegerList contexts;
-  int64_t tokens; /* scored per context at most, in whole windows, at least one; 0: all there are */
+  int64_t tokens; /* per context at most, in whole windows, at least one; 0: all there are */
+  EvalMode mode;
+  int64_t stride; /* strided: tokens from one window to the next; 0: half a context */
 } EvalConfig;
 
 typedef struct LoggingConfig {

@@ -42,6 +42,28 @@ static Status check_data(const Config *config, const char *source, Error *error)
   return STATUS_OK;
 }
 
+/* A window scores a token at least, and none is passed over. */
+static Status check_windows(const Config *config, const char *source, Error *error) {
+  const EvalConfig *eval = &config->eval;
+  if (eval->mode != EVAL_STRIDED && eval->stride > 0)
+    return fail(error, STATUS_CONFIG, "%s: eval.stride is for eval.mode: strided alone", source);
+  for (int64_t i = 0; i < eval->contexts.count; i++) {
+    const int64_t context = eval->contexts.values[i];
+    const int64_t smallest = eval->mode == EVAL_FULL ? 1 : eval->mode == EVAL_STRIDED ? 2 : 3;
+    if (eval->stride > context)
+      return fail(error, STATUS_CONFIG,
+                  "%s: eval.stride (%" PRId64 ") is more than the context of %" PRId64
+                  ": tokens between two windows would not be scored",
+                  source, eval->stride, context);
+    if (context < smallest)
+      return fail(error, STATUS_CONFIG,
+                  "%s: eval.contexts has %" PRId64 ", but this eval.mode scores nothing in less than %" PRId64
+                  " tokens",
+                  source, context, smallest);
+  }
+  return STATUS_OK;
+}
+
 static Status check_batches(const Config *config, const char *source, Error *error) {
   const TrainConfig *train = &config->train;
   const int64_t at_once = train->micro_batch_size * config->parallelism.data;
@@ -111,6 +133,7 @@ Status config_check(const Config *config, const char *source, Error *error) {
   TRY(model_config_check(&config->model, source, "model.", error));
   TRY(check_positions(config, source, error));
   TRY(check_data(config, source, error));
+  TRY(check_windows(config, source, error));
   TRY(check_batches(config, source, error));
   TRY(check_sequence_schedule(&config->train, source, error));
   TRY(check_grid(&config->parallelism, source, error));

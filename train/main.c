@@ -108,7 +108,9 @@ static Status run(int argc, char **argv, char *const given[], Comm **processes, 
 
 /* One message for all processes; a failure ends them all. */
 static void end(Comm *processes, Status status, const Error *error) {
-  const bool failed = status != STATUS_OK && status != STATUS_STOPPED;
+  /* What stopped at once has left the others where they were, as a failure does. */
+  const bool ended = status == STATUS_STOPPED && processes != NULL && comm_ended(processes);
+  const bool failed = ended || (status != STATUS_OK && status != STATUS_STOPPED);
   bool speaks = processes == NULL || processes->rank == 0;
   if (failed && processes != NULL) speaks = comm_mpi_speaks(processes);
   /* Before MPI has started all fail alike; what the system refuses, it may refuse one of them. */

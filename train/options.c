@@ -34,6 +34,9 @@ static const char *const scheduler_names[] = {[SCHEDULER_COSINE] = "cosine",
                                               [SCHEDULER_WSD] = "wsd",
                                               NULL};
 
+static const char *const eval_mode_names[] = {
+    [EVAL_FULL] = "full", [EVAL_STRIDED] = "strided", [EVAL_LLAMA_CPP] = "llama.cpp", NULL};
+
 static const AbsentChoice absent_transports[] = {
 #if !RINGGPT_MPI
     {"mpi", "this build has no MPI transport"},
@@ -204,7 +207,13 @@ static const Option table[] = {
     {PLACE(eval, contexts), LIST(OPTION_INTEGERS, 1, MOST_TOKENS),
      .help = "Context lengths to evaluate at, as [1024, 8192]; empty: train.sequence_length."},
     {PLACE(eval, tokens), INTEGER("0", 0, MOST_TOKENS),
-     .help = "Tokens scored per context at most, in whole windows, at least one; 0: all there are."},
+     .help = "Tokens per context at most, in whole windows, at least one; 0: all there are."},
+    {PLACE(eval, mode), CHOICE("full", eval_mode_names),
+     .help = "Which tokens are scored. full: all, in windows one behind the other, each with its full prefix in the "
+             "window; strided: all, in windows that overlap, as Hugging Face does; llama.cpp: the second half of "
+             "each window, as the perplexity tool of llama.cpp does."},
+    {PLACE(eval, stride), INTEGER("0", 0, MOST_TOKENS),
+     .help = "strided only: tokens from one window to the next, at most the context; 0: half the context."},
 
     {PLACE(logging, every), INTEGER("1", 1, MOST_TOKENS),
      .help = "Steps from one line on the terminal to the next."},

@@ -1,12 +1,15 @@
-/* Exact perplexity of the full prefix, in total and by position. */
+/* Exact perplexity of windows, in total and by position. */
 #include "train/perplexity.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "data/dataset.h"
 #include "data/loader.h"
 #include "kernels/base/memory.h"
 #include "train/batches.h"
+#include "train/progress.h"
 
 double perplexity_mean(const PerplexityBucket *bucket) {
   return bucket->nll / (double)bucket->tokens;
@@ -16,6 +19,10 @@ double perplexity_standard_error(const PerplexityBucket *bucket) {
   const double n = (double)bucket->tokens;
   const double mean = perplexity_mean(bucket);
   return sqrt((bucket->squares / n - mean * mean) / (n - 1.0));
+}
+
+double perplexity_exp_error(const PerplexityBucket *bucket) {
+  return exp(perplexity_mean(bucket)) * perplexity_standard_error(bucket);
 }
 
 void perplexity_range(int i, int64_t *first, int64_t *last) {
@@ -38,29 +45,87 @@ static void score(PerplexityBucket *bucket, double nll) {
   bucket->squares += nll * nll;
 }
 
-static void score_window(const Batch *batch, const float *nll, Perplexity *result) {
+/* Adds the positions of a window from `first` on. */
+static void score_window(const Batch *batch, const float *nll, int64_t first, Perplexity *result) {
+  int64_t row = 0;
   for (int i = 0; i < batch->layout.run_count; i++) {
     const Run run = batch->layout.runs[i];
-    const int64_t row = i * batch->layout.runs[0].length;
-    for (int64_t j = 0; j < run.length; j++) {
-      if (batch->targets[row + j] == IGNORED_TARGET) continue;
-      score(&result->total, (double)nll[row + j]);
-      score(&result->buckets[bucket_of(run.start + j)], (double)nll[row + j]);
+    for (int64_t j = 0; j < run.length; j++, row++) {
+      if (batch->targets[row] == IGNORED_TARGET || run.start + j < first) continue;
+      score(&result->total, (double)nll[row]);
+      score(&result->buckets[bucket_of(run.start + j)], (double)nll[row]);
     }
   }
 }
 
-static Status run_window(const Config *config, const Rank *rank, Model *model, Loader *loader, float *nll,
-                         Perplexity *result, Error *error) {
+/* ---------------------------------------------------------------- work */
+
+/* Pairs of a query and a key that it sees in `length` tokens. */
+static double causal_pairs(int64_t length, int64_t window) {
+  const double t = (double)length;
+  const double seen = window > 0 && window < length ? (double)window : t;
+  return t * seen - seen * (seen - 1.0) / 2.0;
+}
+
+static double window_work(const Model *model, const ModelConfig *config, int64_t length) {
+  const double hidden = (double)config->hidden_size;
+  const double unused = config->tie_word_embeddings ? 0.0 : (double)config->vocab_size * hidden;
+  const double linear = 2.0 * (double)length * ((double)model_table(model)->total - unused);
+  return linear +
+         4.0 * hidden * (double)config->num_hidden_layers * causal_pairs(length, config->sliding_window);
+}
+
+double perplexity_work(const Model *model, const ModelConfig *config, const Windows *windows, int data_size) {
+  double work = 0.0;
+  for (int64_t w = 0; w < windows->count; w += data_size) {
+    work += window_work(model, config, windows_length(windows, w));
+  }
+  return work;
+}
+
+/* The pairs of this rank's rows, of all layers and heads. */
+static int64_t rank_pairs(const Config *config, const Batch *batch, const Documents *documents) {
+  const ModelConfig *model = &config->model;
+  int64_t pairs = 0;
+  for (int i = 0; i < batch->layout.run_count; i++) {
+    const Run run = batch->layout.runs[i];
+    for (int64_t j = 0; j < run.length && run.start + j < batch->layout.sequence_length; j++) {
+      const int64_t position = run.start + j;
+      pairs += position + 1 - documents_first_key(documents, 0, position, model->sliding_window);
+    }
+  }
+  return pairs * model->num_attention_heads * model->num_hidden_layers;
+}
+
+static void announce(const Config *config, const Model *model, const Windows *windows, int64_t w,
+                     const Batch *batch, const Documents *documents, EvalWatch *watch) {
+  char what[96];
+  char context[32];
+  if (watch == NULL) return;
+  progress_count(windows->context, context, sizeof context);
+  (void)snprintf(what, sizeof what, "context %s, window %lld of %lld", context, (long long)w + 1,
+                 (long long)windows->count);
+  eval_watch_window(watch, window_work(model, &config->model, windows_length(windows, w)),
+                    watch->shows ? rank_pairs(config, batch, documents) : 0, what);
+}
+
+/* ---------------------------------------------------------------- running */
+
+static Status run_window(const Config *config, const Rank *rank, Model *model, Loader *loader,
+                         const PerplexityTask *task, int64_t w, float *nll, Perplexity *result,
+                         Error *error) {
   const Batch *batch = NULL;
   TRY(loader_next(loader, &batch, error));
   ModelBatch model_batch;
   Documents documents = {0};
   TRY(batches_to_model(config, rank->ring, batch, &documents, &model_batch, error));
+  announce(config, model, &task->windows, w, batch, model_batch.documents, task->watch);
   const Status status = model_evaluate(model, &model_batch, nll, error);
   documents_free(&documents);
-  if (status == STATUS_OK) score_window(batch, nll, result);
-  return status;
+  if (status != STATUS_OK) return status;
+  score_window(batch, nll, windows_first_scored(&task->windows, w), result);
+  if (task->watch != NULL) eval_watch_window_end(task->watch);
+  return STATUS_OK;
 }
 
 /* Adds the sums of all ranks; counts are exact in double far beyond any real number of tokens. */
@@ -81,20 +146,25 @@ static Status reduce(const Rank *rank, Perplexity *result, Error *error) {
   return STATUS_OK;
 }
 
-/* The same tokens are scored at every context, as far as whole windows allow. */
-static int64_t window_count(const PerplexityTask *task, int64_t available) {
-  if (task->tokens == 0) return available;
-  const int64_t wanted = task->tokens < task->context ? 1 : task->tokens / task->context;
-  return wanted < available ? wanted : available;
+Status perplexity_plan(const Config *config, const char *pattern, int64_t context, Windows *windows,
+                       Error *error) {
+  Dataset *dataset = NULL;
+  TRY(dataset_open(pattern, config->model.vocab_size, &dataset, error));
+  const int64_t tokens = dataset_tokens(dataset);
+  dataset_close(dataset);
+  return windows_plan(&config->eval, context, tokens, pattern, windows, error);
 }
 
 Status perplexity_run(const Config *config, const Rank *rank, Model *model, const PerplexityTask *task,
                       Perplexity *result, Error *error) {
+  const Windows *windows = &task->windows;
   const LoaderOptions options = {
       .pattern = task->pattern,
       .vocab_size = config->model.vocab_size,
       .end_of_document = task->end_of_document,
-      .sequence_length = task->context,
+      .sequence_length = windows->context,
+      .stride = windows->mode == EVAL_FULL ? 0 : windows->stride,
+      .tokens = windows->tokens,
       .micro_batch = 1,
       .ring_rank = rank->ring->rank,
       .ring_size = rank->ring->size,
@@ -102,20 +172,16 @@ Status perplexity_run(const Config *config, const Rank *rank, Model *model, cons
       .data_size = rank->data_size,
       .read_ahead = 1,
   };
-  const Layout layout = layout_zigzag(task->context, rank->ring->rank, rank->ring->size);
+  const Layout layout = layout_zigzag(windows->context, rank->ring->rank, rank->ring->size);
   Status status = STATUS_OK;
   Loader *loader = NULL;
   void *nll = NULL;
-  *result = (Perplexity){.context = task->context};
+  *result = (Perplexity){.windows = *windows};
   TRY_GOTO(loader_open(&options, &loader, error), done);
   TRY_GOTO(memory_alloc((size_t)layout.local_length, sizeof(float), "losses", &nll, error), done);
-  result->windows = window_count(task, loader_samples(loader));
   /* Rings take turns at the windows; nothing joins them before the sums. */
-  for (int64_t w = rank->data_rank; w < result->windows; w += rank->data_size) {
-    TRY_GOTO(run_window(config, rank, model, loader, nll, result, error), done);
-    if (task->progress != NULL && rank->world->rank == 0) {
-      task->progress(task->progress_state, w + 1, result->windows);
-    }
+  for (int64_t w = rank->data_rank; w < windows->count; w += rank->data_size) {
+    TRY_GOTO(run_window(config, rank, model, loader, task, w, nll, result, error), done);
   }
   status = reduce(rank, result, error);
 done:

@@ -293,7 +293,8 @@ Status run_log_eval(RunLog *log, const EvalRecord *record, Error *error) {
                json_object_set_new(eval, "tokens", json_integer(record->tokens)) == 0 &&
                json_object_set_new(eval, "nll", number(record->nll)) == 0 &&
                json_object_set_new(eval, "standard_error", number(record->standard_error)) == 0 &&
-               json_object_set_new(eval, "perplexity", number(perplexity)) == 0;
+               json_object_set_new(eval, "perplexity", number(perplexity)) == 0 &&
+               (record->mode == NULL || json_object_set_new(eval, "mode", json_string(record->mode)) == 0);
   whole = json_object_set_new(object, "step", json_integer(record->step)) == 0 && whole;
   whole = json_object_set_new(object, "eval", eval) == 0 && whole;
   char context[32], tokens[32];

@@ -43,6 +43,7 @@ typedef struct EvalRecord {
   int64_t tokens;        /* scored targets */
   double nll;            /* mean over them, natural logarithm */
   double standard_error; /* of nll */
+  const char *mode;      /* NULL: full prefix */
 } EvalRecord;
 
 /* Makes or opens the run directory config->run.dir and takes its lock, which keeps every other process from

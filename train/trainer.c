@@ -80,16 +80,19 @@ static Status reserve_memory(const Trainer *trainer, Error *error) {
 
 static Status evaluate_context(Trainer *trainer, int64_t context, Error *error) {
   const Config *config = trainer->config;
-  PerplexityTask task = {.pattern = config->data.val, .context = context, .tokens = config->eval.tokens};
+  PerplexityTask task = {.pattern = config->data.val};
+  TRY(perplexity_plan(config, task.pattern, context, &task.windows, error));
   TRY(batches_end_of_document(config, task.pattern, &task.end_of_document, error));
   Perplexity result;
   TRY(perplexity_run(config, trainer->rank, trainer->evaluator, &task, &result, error));
-  const EvalRecord record = {.step = trainer->progress.step,
-                             .context = context,
-                             .windows = result.windows,
-                             .tokens = result.total.tokens,
-                             .nll = perplexity_mean(&result.total),
-                             .standard_error = perplexity_standard_error(&result.total)};
+  const EvalRecord record = {
+      .step = trainer->progress.step,
+      .context = context,
+      .mode = result.windows.mode == EVAL_FULL ? NULL : windows_mode_name(result.windows.mode),
+      .windows = result.windows.count,
+      .tokens = result.total.tokens,
+      .nll = perplexity_mean(&result.total),
+      .standard_error = perplexity_standard_error(&result.total)};
   Error unrecorded = {0};
   if (run_log_eval(trainer->log, &record, &unrecorded) != STATUS_OK) trainer_unrecorded(trainer, &unrecorded);
   return STATUS_OK;

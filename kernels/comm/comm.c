@@ -146,12 +146,16 @@ Status comm_split(Comm *comm, int color, Comm **out, Error *error) {
   return comm->table->split(comm, color, out, error);
 }
 
+bool comm_ended(Comm *comm) {
+  return comm->table->ended(comm);
+}
+
 void comm_poll(Comm *comm) {
   Error kept = {0};
   if (comm->table->poll != NULL) comm->table->poll(comm);
   if (comm->mover == NULL) return;
   /* A device that waits for a rank that is gone would wait for ever. What the mover finds, it keeps. */
-  if (comm->table->ended(comm)) {
+  if (comm_ended(comm)) {
     comm->mover->table->abort(comm->mover);
   } else {
     (void)comm->mover->table->check(comm->mover, &kept);

@@ -10,6 +10,7 @@
 #ifndef RINGGPT_COMM_COMM_H
 #define RINGGPT_COMM_COMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -147,6 +148,10 @@ Status comm_wait(Comm *comm, CommRequest *request, Error *error);
 /* Lets the transport move data of operations under way, in every group of this process; for the middle of
  * long computations. Cheap: most calls only read a clock. From the thread of the rank alone. */
 void comm_poll(Comm *comm);
+
+/* Whether some rank has called comm_abort, as far as this one has heard: every call then fails with the
+ * cause. */
+bool comm_ended(Comm *comm);
 
 /* Makes groups of the ranks that give the same color (>= 0), ordered by their rank here. */
 Status comm_split(Comm *comm, int color, Comm **out, Error *error);

@@ -197,6 +197,8 @@ static void forward_block(Device *device, const AttentionDims *dims, int64_t que
     const Element *v = k + key_length * d;
     for (int64_t i = 0; i < query_length; i++) {
       const KeyRange keys = visible_keys(query_start + i, first_key[i], key_start, key_length);
+      if (device_failed(device)) continue;
+      if (keys.begin < keys.end) device_count_pairs(device, keys.end - keys.begin);
       for (int64_t j = keys.begin; j < keys.end; j += KEY_CHUNK) {
         device_poll(device);
         const int64_t count = keys.end - j < KEY_CHUNK ? keys.end - j : KEY_CHUNK;

@@ -257,6 +257,7 @@ static void fold_keys(const Device *device, const AttentionDims *dims, const For
   const Word *v = kv + kv_words(dims, key_length);
   for (int64_t key = first * KEY_BLOCK; key < last; key += KEY_BLOCK) {
     device_poll(device); /* every some tens of microseconds */
+    if (device_failed(device)) return;
     const int64_t count = min_of(KEY_BLOCK, key_length - key);
     const int64_t left = min_of(KEY_BLOCK, key_length - key - count);
     const int64_t next = left > 0 ? key + KEY_BLOCK : key;
@@ -290,8 +291,12 @@ static void attention_forward_block(Device *device, const AttentionDims *dims, i
     const int64_t begin = (parts - 1 - task / dims->heads) * TASK_PANELS;
     const int64_t head = task % dims->heads;
     const ForwardHead to = forward_head(dims, query_length, state, head);
-    fold_keys(device, dims, &to, &run, begin, min_of(begin + TASK_PANELS, panels), key_length, key_start,
+    const int64_t end = min_of(begin + TASK_PANELS, panels);
+    fold_keys(device, dims, &to, &run, begin, end, key_length, key_start,
               (const Word *)kv + head / group * 2 * kv_words(dims, key_length));
+    if (device->pairs != NULL) {
+      device_count_pairs(device, sight_pairs(&run, begin, end, key_start, key_length));
+    }
   }
 }
 

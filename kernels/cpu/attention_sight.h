@@ -65,6 +65,18 @@ static inline int64_t sight_first_block(const QueryRun *run, int64_t panel, int6
   return (clamp(first_key, key_start, key_start + key_length) - key_start) / KEY_BLOCK;
 }
 
+/* The pairs of a real query of the panels [begin, end) and a key that it sees. */
+static inline int64_t sight_pairs(const QueryRun *run, int64_t begin, int64_t end, int64_t key_start,
+                                  int64_t key_length) {
+  const int64_t last = min_of(end * PANEL, run->length);
+  int64_t pairs = 0;
+  for (int64_t i = begin * PANEL; i < last; i++) {
+    const int64_t first_key = max_of(run->first_key[i], key_start);
+    pairs += max_of(0, min_of(run->start + i + 1, key_start + key_length) - first_key);
+  }
+  return pairs;
+}
+
 static inline bool sight_whole(const Sight *sight, int64_t tile) {
   return tile >= sight->whole_begin && tile < sight->whole_end;
 }

@@ -98,34 +98,35 @@ static void test_defaults(void **state) {
 
 static void test_every_section(void **state) {
   (void)state;
-  const Config config = load("run: {name: a, dir: b/c, seed: 3}\n"
-                             "device: cpu\n"
-                             "model:\n"
-                             "  vocab_size: 1000\n"
-                             "  hidden_size: 64\n"
-                             "  num_attention_heads: 4\n"
-                             "  num_key_value_heads: 2\n"
-                             "  sliding_window: 100\n"
-                             "  tie_word_embeddings: true\n"
-                             "data:\n"
-                             "  train: \"d/train_*.bin.gz\"\n"
-                             "  val: d/val\n"
-                             "  end_of_document: 999\n"
-                             "parallelism: {ring: 3, data: 2, transport: local, threads: 5}\n"
-                             "train:\n"
-                             "  sequence_length: 96\n"
-                             "  micro_batch_size: 2\n"
-                             "  global_batch_size: 8\n"
-                             "  steps: 50\n"
-                             "  sequence_schedule:\n"
-                             "    0: 32\n"
-                             "    10: 96\n"
-                             "optimizer: {learning_rate: 1e-2, beta1: 0.8, clip_grad: 0}\n"
-                             "scheduler: {name: wsd, warmup_steps: 5, min_lr_ratio: 0}\n"
-                             "checkpoint: {every: 7, keep: 4, resume: never}\n"
-                             "eval: {every: 9, contexts: [32, 500], tokens: 1000}\n"
-                             "logging: {every: 10}\n",
-                             NULL, 0);
+  const Config config =
+      load("run: {name: a, dir: b/c, seed: 3}\n"
+           "device: cpu\n"
+           "model:\n"
+           "  vocab_size: 1000\n"
+           "  hidden_size: 64\n"
+           "  num_attention_heads: 4\n"
+           "  num_key_value_heads: 2\n"
+           "  sliding_window: 100\n"
+           "  tie_word_embeddings: true\n"
+           "data:\n"
+           "  train: \"d/train_*.bin.gz\"\n"
+           "  val: d/val\n"
+           "  end_of_document: 999\n"
+           "parallelism: {ring: 3, data: 2, transport: local, threads: 5}\n"
+           "train:\n"
+           "  sequence_length: 96\n"
+           "  micro_batch_size: 2\n"
+           "  global_batch_size: 8\n"
+           "  steps: 50\n"
+           "  sequence_schedule:\n"
+           "    0: 32\n"
+           "    10: 96\n"
+           "optimizer: {learning_rate: 1e-2, beta1: 0.8, clip_grad: 0}\n"
+           "scheduler: {name: wsd, warmup_steps: 5, min_lr_ratio: 0}\n"
+           "checkpoint: {every: 7, keep: 4, resume: never}\n"
+           "eval: {every: 9, contexts: [32, 500], tokens: 1000, mode: strided, stride: 31}\n"
+           "logging: {every: 10}\n",
+           NULL, 0);
   assert_string_equal(config.run.name, "a");
   assert_string_equal(config.run.dir, "b/c");
   assert_int_equal(config.run.seed, 3);
@@ -144,6 +145,8 @@ static void test_every_section(void **state) {
   assert_int_equal(config.scheduler.decay_steps, 5);
   assert_string_equal(config.checkpoint.resume, "never");
   assert_int_equal(config.eval.contexts.values[1], 500);
+  assert_int_equal(config.eval.mode, EVAL_STRIDED);
+  assert_int_equal(config.eval.stride, 31);
   assert_int_equal(config.logging.every, 10);
 }
 
@@ -316,6 +319,13 @@ static void test_options_that_do_not_fit_together(void **state) {
        ": eval.contexts has 1025, beyond the learned positions, model.max_position_embeddings (1024)"},
       {"data: {train: x, end_of_document: 257}",
        ": data.end_of_document (257) must be below model.vocab_size (257)"},
+      {LEAST "eval: {contexts: [64, 32], mode: strided, stride: 33}",
+       ": eval.stride (33) is more than the context of 32: tokens between two windows would not be scored"},
+      {LEAST "eval: {contexts: [64], stride: 32}", ": eval.stride is for eval.mode: strided alone"},
+      {LEAST "eval: {contexts: [1], mode: strided}",
+       ": eval.contexts has 1, but this eval.mode scores nothing in less than 2 tokens"},
+      {LEAST "eval: {contexts: [2], mode: llama.cpp}",
+       ": eval.contexts has 2, but this eval.mode scores nothing in less than 3 tokens"},
       {LEAST "eval: {every: 5}", ": eval.every is 5, but data.val names no shards"},
       {LEAST "train: {micro_batch_size: 2, global_batch_size: 6}\nparallelism: {data: 2}",
        ": train.global_batch_size (6) must be a multiple of train.micro_batch_size (2) x parallelism.data "

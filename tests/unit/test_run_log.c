@@ -72,7 +72,7 @@ static void write_steps(RunLog *log, int64_t first, int64_t last) {
 }
 
 static void write_eval(RunLog *log, int64_t step) {
-  const EvalRecord record = {step, 4096, 3, 12288, 1.0 / 3, 0.01};
+  const EvalRecord record = {step, 4096, 3, 12288, 1.0 / 3, 0.01, NULL};
   Error error = {0};
   assert_int_equal(run_log_eval(log, &record, &error), STATUS_OK);
 }

@@ -83,17 +83,17 @@ static void test_sequence_schedule(void **state) {
 typedef struct EvalTask {
   const Config *config;
   int64_t context;
-  int64_t tokens;
   Perplexity result; /* written by world rank 0 */
 } EvalTask;
 
 static Status evaluate_rank(Rank *rank, void *context, Error *error) {
   EvalTask *test = context;
   const ModelOptions options = {.config = test->config->model, .loss_chunk = 64};
-  PerplexityTask task = {.pattern = test->config->data.val, .context = test->context, .tokens = test->tokens};
+  PerplexityTask task = {.pattern = test->config->data.val};
   Model *model = NULL;
   Perplexity result;
   TRY(batches_end_of_document(test->config, task.pattern, &task.end_of_document, error));
+  TRY(perplexity_plan(test->config, task.pattern, test->context, &task.windows, error));
   TRY(model_create(rank->device, rank->ring, &options, &model, error));
   params_init(model_table(model), 3, model_weights(model));
   const Status status = perplexity_run(test->config, rank, model, &task, &result, error);
@@ -106,8 +106,9 @@ static Status evaluate_rank(Rank *rank, void *context, Error *error) {
 static Perplexity evaluate(const char *directory, const char *ring, const char *data, int64_t context,
                            int64_t tokens) {
   const char *const overrides[] = {ring, data, NULL};
-  const Config config = training_config(directory, "eval", overrides);
-  EvalTask task = {.config = &config, .context = context, .tokens = tokens};
+  Config config = training_config(directory, "eval", overrides);
+  EvalTask task = {.config = &config, .context = context};
+  config.eval.tokens = tokens;
   Error error = {0};
   expect_ok(grid_run(&config, NULL, evaluate_rank, &task, &error), &error);
   return task.result;
@@ -131,7 +132,7 @@ static void check_buckets(const char *ring, const Perplexity *got, const Perplex
 static void test_perplexity(void **state) {
   const Perplexity one =
       evaluate(training_directory(state), "parallelism.ring=1", "parallelism.data=1", 300, 1650);
-  assert_int_equal(one.windows, 5);
+  assert_int_equal(one.windows.count, 5);
   assert_int_equal(one.total.tokens, 1500);
   PerplexityBucket sum = {0};
   for (int i = 0; i < PERPLEXITY_BUCKETS; i++) {
