@@ -15,6 +15,7 @@
 #include "train/grid.h"
 #include "train/hf_model.h"
 #include "train/host_weights.h"
+#include "train/overlap.h"
 #include "train/perplexity.h"
 #include "train/progress.h"
 
@@ -30,6 +31,14 @@ static void show_progress(void *state, int64_t done, int64_t total) {
   progress_bar(done, total, -1.0, bar, sizeof bar);
   (void)fprintf(stderr, "\r%s window %lld of %lld ", bar, (long long)done, (long long)total);
   if (done == total) (void)fputs("\r\033[K", stderr);
+}
+
+/* Says what overlap of the ring's traffic needs here. Collective. */
+static Status forecast_overlap(const Config *config, Rank *rank, Error *error) {
+  char text[OVERLAP_TEXT_BYTES];
+  TRY(overlap_forecast(config, rank, false, text, sizeof text, error));
+  if (rank->world->rank == 0) (void)fprintf(stderr, "%s\n", text);
+  return STATUS_OK;
 }
 
 /* What every rank runs. */
@@ -53,6 +62,7 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   TRY_GOTO(host_weights_load(evaluation->checkpoint, rank->device, model, rank->world, error), done);
   TRY_GOTO(agreement_data(rank->world, config, task.pattern, error), done);
   TRY_GOTO(batches_end_of_document(config, task.pattern, &task.end_of_document, error), done);
+  TRY_GOTO(forecast_overlap(config, rank, error), done);
   for (int64_t i = 0; i < config->eval.contexts.count; i++) {
     Perplexity result;
     task.context = config->eval.contexts.values[i];
