@@ -408,7 +408,7 @@ check-hosts: deps-hosts ## trains over hosts that are network namespaces of this
 # ---------------------------------------------------------------- speed
 
 BENCH := $(OUT)/bench/bench
-BENCH_RING := $(addprefix $(OUT)/tests/bench/,bench_ring.o ring_measure.o median.o)
+BENCH_RING := $(addprefix $(OUT)/tests/bench/,bench_ring.o ring_measure.o)
 BENCH_OBJECTS := $(filter-out $(OUT)/tests/bench/bench_ring.o $(OUT)/tests/bench/ring_measure.o, \
                  $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/bench/*.c)))
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs test programs, each in its own process and with a time limit, prints one line per program and the whole
-# output of those that fail, and ends with the line `N passed, N failed`.
+# Runs test programs, each in its own process and with a time limit, prints one line per program, the lines of it
+# that begin with `figures: `, and the whole output of those that fail, and ends with the line `N passed, N failed`.
 #
 #   tests/run.sh PROGRAM...
 #   TEST_TIMEOUT   seconds that one program may take (300)
@@ -90,6 +90,8 @@ report() { # INDEX STATUS MICROSECONDS
     printf -- '---- output of %s\n' "$name"
     cat "$log"
     printf '\n---- end of output of %s\n' "$name"
+  else
+    sed -n 's/^figures: /    /p' "$log"
   fi
 }
 

@@ -16,6 +16,7 @@
 #include "train/hf_model.h"
 #include "train/host_weights.h"
 #include "train/memory_check.h"
+#include "train/overlap.h"
 #include "train/perplexity.h"
 #include "train/stop.h"
 
@@ -67,6 +68,14 @@ static Status run_tasks(Rank *rank, Evaluation *evaluation, Model *model, const 
   return status;
 }
 
+/* Says what overlap of the ring's traffic needs here. Collective. */
+static Status forecast_overlap(const Config *config, Rank *rank, Error *error) {
+  char text[OVERLAP_TEXT_BYTES];
+  TRY(overlap_forecast(config, rank, false, text, sizeof text, error));
+  if (rank->world->rank == 0) (void)fprintf(stderr, "%s\n", text);
+  return STATUS_OK;
+}
+
 /* What every rank runs. */
 static Status evaluate(Rank *rank, void *context, Error *error) {
   Evaluation *evaluation = context;
@@ -88,6 +97,7 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
     TRY_GOTO(model_reserve(model, 1, config->eval.contexts.values[i], error), done);
   }
   TRY_GOTO(host_weights_load(evaluation->checkpoint, rank->device, model, rank->world, error), done);
+  TRY_GOTO(forecast_overlap(config, rank, error), done);
   status = run_tasks(rank, evaluation, model, tasks, error);
 done:
   if (status != STATUS_OK) rank_abort(rank, error);

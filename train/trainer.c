@@ -8,6 +8,7 @@
 #include "train/batches.h"
 #include "train/memory_check.h"
 #include "train/memory_table.h"
+#include "train/overlap.h"
 #include "train/perplexity.h"
 
 static Status create_models(Trainer *trainer, Error *error) {
@@ -191,6 +192,14 @@ static void report(const Trainer *trainer) {
   run_log_message(trainer->log, "%s", memory);
 }
 
+/* Says what overlap of the ring's traffic needs here. Collective. */
+static Status forecast_overlap(const Trainer *trainer, Error *error) {
+  char text[OVERLAP_TEXT_BYTES];
+  TRY(overlap_forecast(trainer->config, trainer->rank, true, text, sizeof text, error));
+  run_log_message(trainer->log, "%s", text);
+  return STATUS_OK;
+}
+
 /* Says what this rank has handed to others. */
 static void report_sent(const Trainer *trainer) {
   int64_t bytes[COMM_LABELS];
@@ -217,6 +226,7 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   TRY_GOTO(trainer_restore(&trainer, error), done);
   TRY_GOTO(reserve_memory(&trainer, error), done);
   report(&trainer);
+  TRY_GOTO(forecast_overlap(&trainer, error), done);
   status = train(&trainer, error);
   if (status == STATUS_OK || status == STATUS_STOPPED) report_sent(&trainer);
 done:

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "kernels/base/clock.h"
-#include "tests/bench/median.h"
+#include "kernels/base/median.h"
 #include "tests/bench/peaks.h"
 
 #define MOST_CALLS 100000

@@ -1,5 +1,5 @@
 /* The median of samples. */
-#include "tests/bench/median.h"
+#include "kernels/base/median.h"
 
 #include <stdlib.h>
 

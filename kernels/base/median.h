@@ -1,6 +1,6 @@
 /* The median of samples. */
-#ifndef RINGGPT_BENCH_MEDIAN_H
-#define RINGGPT_BENCH_MEDIAN_H
+#ifndef RINGGPT_BASE_MEDIAN_H
+#define RINGGPT_BASE_MEDIAN_H
 
 #include <stddef.h>
 
