@@ -15,6 +15,8 @@
  * of each compute thread. Measured: tests/unit/test_memory_measured.c. */
 #define PROGRAM_BYTES ((size_t)20 << 20)
 #define THREAD_BYTES ((size_t)2 << 20)
+/* And of MPI in a process. */
+#define MPI_BYTES ((size_t)12 << 20)
 
 static size_t times(size_t a, size_t b) {
   return arena_times(a, b);
@@ -183,8 +185,9 @@ static void add_peaks(MemoryPlan *plan) {
 
 Status memory_plan(const Config *config, const MemoryRun *run, MemoryPlan *plan, Error *error) {
   Ops ops;
-  *plan = (MemoryPlan){
-      .run = *run, .program = PROGRAM_BYTES, .scratch = times((size_t)run->threads, THREAD_BYTES)};
+  *plan = (MemoryPlan){.run = *run,
+                       .program = PROGRAM_BYTES + (run->one_process ? 0 : MPI_BYTES),
+                       .scratch = times((size_t)run->threads, THREAD_BYTES)};
   TRY(find_operations(config, run->cuda, &ops, error));
   TRY(add_parameters(config, ops.elem_size, plan, error));
   add_cases(config, &ops, plan);
