@@ -55,8 +55,12 @@ Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *
   reader.pattern = strdup(options->pattern);
   if (reader.pattern == NULL) return fail(error, STATUS_SYSTEM, "%s: no memory left", options->pattern);
   reader.layout = layout_zigzag(options->sequence_length, options->ring_rank, options->ring_size);
-  TRY_GOTO(dataset_open(options->pattern, options->vocab_size, &reader.dataset, error), close);
-  TRY_GOTO(count_samples(&reader, error), close);
+  if (options->recall.pairs > 0) {
+    reader.samples = INT64_MAX;
+  } else {
+    TRY_GOTO(dataset_open(options->pattern, options->vocab_size, &reader.dataset, error), close);
+    TRY_GOTO(count_samples(&reader, error), close);
+  }
   TRY_GOTO(memory_alloc((size_t)reader.layout.runs[0].length + 2, sizeof *reader.run, "tokens of a run", &run,
                         error),
            close);
@@ -129,7 +133,7 @@ void batch_free(Batch *batch) {
 /* The sample of a draw of the whole run. */
 static Status find_sample(const BatchReader *reader, int64_t draw, int64_t *sample, Error *error) {
   const LoaderOptions *options = &reader->options;
-  if (options->shuffle) {
+  if (options->shuffle && options->recall.pairs == 0) {
     const Permutation permutation =
         permutation_make(options->seed, draw / reader->samples, options->sequence_length, reader->samples);
     *sample = permutation_apply(&permutation, draw % reader->samples);
@@ -189,6 +193,16 @@ static Status read_run(BatchReader *reader, const Place *sample, Run run, int32_
   return STATUS_OK;
 }
 
+/* Makes one run of sample number `number` where sequences are generated, or reads it. */
+static Status fill_run(BatchReader *reader, int64_t number, const Place *sample, Run run, int32_t *tokens,
+                       int32_t *targets, Batch *batch, int64_t *start_count, Error *error) {
+  const RecallOptions *recall = &reader->options.recall;
+  if (recall->pairs == 0) return read_run(reader, sample, run, tokens, targets, batch, start_count, error);
+  const RecallSequence sequence = recall_sequence(recall, number, reader->options.sequence_length);
+  recall_fill(&sequence, run.start, run.length, tokens, targets);
+  return STATUS_OK;
+}
+
 Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error) {
   const LoaderOptions *options = &reader->options;
   const int64_t block = index * options->data_size + options->data_rank;
@@ -204,8 +218,8 @@ Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error
     int64_t place = b * batch->layout.local_length;
     for (int r = 0; r < batch->layout.run_count; r++) {
       const Run run = batch->layout.runs[r];
-      TRY(read_run(reader, &sample, run, batch->tokens + place, batch->targets + place, batch, &start_count,
-                   error));
+      TRY(fill_run(reader, batch->samples[b], &sample, run, batch->tokens + place, batch->targets + place,
+                   batch, &start_count, error));
       place += run.length;
     }
     batch->document_offsets[b + 1] = start_count;

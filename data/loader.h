@@ -5,6 +5,9 @@
  * sample permutation(k mod n) of epoch k / n. The counter is the whole position in the data: a run goes on
  * where it stopped, on any grid, by opening with first_sample = samples drawn so far.
  *
+ * Instead of being read, sequences can be generated (data/recall.h): draw k is then sequence k of an endless
+ * set, whatever was said about shuffling.
+ *
  * A thread of the loader reads ahead. A rank reads and expands only the tokens of its own runs, their
  * targets, and the token before each run, which tells whether a document starts there. */
 #ifndef RINGGPT_DATA_LOADER_H
@@ -14,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "data/recall.h"
 #include "kernels/base/status.h"
 #include "kernels/comm/layout.h"
 
@@ -32,6 +36,7 @@ typedef struct LoaderOptions {
   int64_t first_sample;     /* samples drawn before, over the whole run and all data ranks */
   bool shuffle;             /* false: samples in order, and drawing beyond the last one is an error */
   uint64_t seed;            /* of the shuffling */
+  RecallOptions recall;     /* pairs > 0: generates these sequences; pattern only names them in messages */
   int read_ahead;           /* batches prepared in advance, >= 1 */
 } LoaderOptions;
 
@@ -64,7 +69,7 @@ size_t loader_bytes(const LoaderOptions *options);
  * while reading it, after all good batches before it; after an error every further call returns the same. */
 Status loader_next(Loader *loader, const Batch **batch, Error *error);
 
-/* Samples in one epoch: (tokens - 1) / T without a stride. */
+/* Samples in one epoch: (tokens - 1) / T without a stride; INT64_MAX of generated ones. */
 int64_t loader_samples(const Loader *loader);
 
 /* Stops reading ahead and releases the loader; NULL is allowed. */

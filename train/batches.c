@@ -3,9 +3,16 @@
 
 #include "data/dataset.h"
 
+RecallOptions batches_recall(const Config *config) {
+  return (RecallOptions){.vocab_size = config->model.vocab_size,
+                         .pairs = config->data.mqar_pairs,
+                         .queries = config->data.mqar_queries,
+                         .seed = (uint64_t)config->run.seed};
+}
+
 Status batches_end_of_document(const Config *config, const char *pattern, int32_t *token, Error *error) {
   *token = (int32_t)config->data.end_of_document;
-  if (*token < 0) {
+  if (*token < 0 && *pattern != '\0') {
     Description description;
     bool found = false;
     TRY(dataset_describe(pattern, &description, &found, error));

@@ -8,8 +8,12 @@
 #include "model/model.h"
 #include "train/config.h"
 
+/* The sequences of key-value recall that the configuration describes. */
+RecallOptions batches_recall(const Config *config);
+
 /* The token that ends a document in the shards of `pattern`: data.end_of_document, or what the description
- * beside the shards says; -1: none is known. STATUS_CONFIG when a document mask is asked for without one. */
+ * beside the shards says; -1: none is known, nor where `pattern` is empty: generated sequences have no
+ * documents. STATUS_CONFIG when a document mask is asked for without one. */
 Status batches_end_of_document(const Config *config, const char *pattern, int32_t *token, Error *error);
 
 /* Checks that the shards of `pattern` hold at least one sequence of `length` tokens with its last target,

@@ -15,6 +15,7 @@
 
 typedef enum DeviceKind { DEVICE_KIND_AUTO, DEVICE_KIND_CPU, DEVICE_KIND_CUDA } DeviceKind;
 typedef enum TransportKind { TRANSPORT_AUTO, TRANSPORT_LOCAL, TRANSPORT_NCCL, TRANSPORT_MPI } TransportKind;
+typedef enum GenerateKind { GENERATE_NONE, GENERATE_MQAR } GenerateKind;
 typedef enum Precision { PRECISION_FP32, PRECISION_BF16 } Precision;
 typedef enum SchedulerKind {
   SCHEDULER_COSINE,
@@ -51,7 +52,10 @@ typedef struct DataConfig {
   bool document_mask;            /* attention stays inside a document */
   int64_t end_of_document;       /* token id; -1: what the description beside the shards says, if any */
   bool shuffle;
-  int64_t read_ahead; /* micro-batches prepared ahead of the one in use */
+  int64_t read_ahead;    /* micro-batches prepared ahead of the one in use */
+  GenerateKind generate; /* what is trained on in place of shards */
+  int64_t mqar_pairs;    /* of key and value in a sequence, at most a quarter of it */
+  double mqar_queries;   /* share of the positions behind the pairs that ask for a key */
 } DataConfig;
 
 typedef struct ParallelismConfig {

@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <stddef.h>
 
+#include "data/recall.h"
+
 /* Learned positions end somewhere: no sequence may be longer. Dynamic scaling begins there. */
 static Status check_positions(const Config *config, const char *source, Error *error) {
   const int64_t positions = config->model.max_position_embeddings;
@@ -28,8 +30,36 @@ static Status check_positions(const Config *config, const char *source, Error *e
   return STATUS_OK;
 }
 
+/* Generated sequences: what they need of the vocabulary and of the lengths, and what belongs to shards. */
+static Status check_generated(const Config *config, const char *source, Error *error) {
+  const DataConfig *data = &config->data;
+  const SequenceSchedule *schedule = &config->train.sequence_schedule;
+  int64_t shortest = config->train.sequence_length;
+  for (int64_t i = 0; i < schedule->count; i++)
+    if (schedule->lengths[i] < shortest) shortest = schedule->lengths[i];
+  if (*data->train)
+    return fail(
+        error, STATUS_CONFIG,
+        "%s: data.generate is mqar, so that no shards are read: leave out data.train, or data.generate",
+        source);
+  if (data->document_mask)
+    return fail(error, STATUS_CONFIG,
+                "%s: data.document_mask is for shards; data.generate: mqar has no documents", source);
+  if (data->mqar_pairs > recall_keys(config->model.vocab_size))
+    return fail(error, STATUS_CONFIG,
+                "%s: data.mqar_pairs (%" PRId64
+                ") must be at most the keys, half of model.vocab_size (%" PRId64 ") less one for filler",
+                source, data->mqar_pairs, config->model.vocab_size);
+  if (shortest < RECALL_LEAST_LENGTH)
+    return fail(error, STATUS_CONFIG,
+                "%s: data.generate: mqar needs sequences of at least %d tokens, not %" PRId64, source,
+                RECALL_LEAST_LENGTH, shortest);
+  return STATUS_OK;
+}
+
 static Status check_data(const Config *config, const char *source, Error *error) {
-  if (!*config->data.train)
+  if (config->data.generate == GENERATE_MQAR) TRY(check_generated(config, source, error));
+  if (!*config->data.train && config->data.generate == GENERATE_NONE)
     return fail(error, STATUS_CONFIG,
                 "%s: data.train is missing; name the shards that 'ringgpt prepare' wrote", source);
   if (config->data.end_of_document >= config->model.vocab_size)

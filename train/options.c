@@ -27,6 +27,7 @@ static const char *const transport_names[] = {[TRANSPORT_AUTO] = "auto",
                                               [TRANSPORT_MPI] = "mpi",
 #endif
                                               NULL};
+static const char *const generate_names[] = {[GENERATE_NONE] = "none", [GENERATE_MQAR] = "mqar", NULL};
 static const char *const precision_names[] = {[PRECISION_FP32] = "fp32", [PRECISION_BF16] = "bf16", NULL};
 static const char *const scheduler_names[] = {[SCHEDULER_COSINE] = "cosine",
                                               [SCHEDULER_LINEAR] = "linear",
@@ -132,6 +133,14 @@ static const Option table[] = {
      .help = "Visit the sequences in a pseudo-random order that differs from epoch to epoch."},
     {PLACE(data, read_ahead), INTEGER("2", 1, 1024),
      .help = "Micro-batches prepared in advance."},
+    {PLACE(data, generate), CHOICE("none", generate_names),
+     .help = "What to train on in place of shards: mqar makes sequences of key-value recall as it goes, pairs of a "
+             "key and a value first and then questions for them, which alone have targets."},
+    {PLACE(data, mqar_pairs), INTEGER("64", 1, MOST_IDS),
+     .help = "mqar: pairs in a sequence; one that is shorter than eight tokens a pair has as many as fill a "
+             "quarter of it."},
+    {PLACE(data, mqar_queries), REAL("0.25", 0, 1), .above = true,
+     .help = "mqar: share of the positions behind the pairs that ask for a key; the others are filler."},
 
     {PLACE(parallelism, ring), INTEGER("1", 1, MOST_RANKS),
      .help = "Ranks that share one sequence."},

@@ -188,7 +188,9 @@ Status trainer_restore(Trainer *trainer, Error *error) {
   Comm *world = trainer->rank->world;
   if (world->rank == 0) {
     TRY(run_log_open(trainer->config, stdout, &trainer->log, error));
-    TRY(tokenizer_files_collect(trainer->config->data.train, &trainer->tokenizer, error));
+    if (trainer->config->data.generate == GENERATE_NONE) {
+      TRY(tokenizer_files_collect(trainer->config->data.train, &trainer->tokenizer, error));
+    }
     if (trainer->tokenizer.missing != NULL) warn(trainer, trainer->tokenizer.missing);
   }
   TRY(choose(trainer, &checkpoint, error));

@@ -15,7 +15,7 @@ typedef struct StepSums {
 
 static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *error) {
   const Config *config = trainer->config;
-  const LoaderOptions options = {
+  LoaderOptions options = {
       .pattern = config->data.train,
       .vocab_size = config->model.vocab_size,
       .end_of_document = trainer->end_of_document,
@@ -32,6 +32,7 @@ static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *e
       .seed = (uint64_t)config->run.seed,
       .read_ahead = (int)config->data.read_ahead,
   };
+  if (config->data.generate == GENERATE_MQAR) options.recall = batches_recall(config);
   loader_close(trainer->loader);
   trainer->loader = NULL;
   TRY(loader_open(&options, &trainer->loader, error));

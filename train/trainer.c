@@ -56,9 +56,10 @@ void trainer_unrecorded(Trainer *trainer, const Error *error) {
 /* What would end the run later, or let it go wrong, is found now: shards that are not the same for all ranks,
  * or too short for a stage of the schedule or for a context. Collective. */
 static Status check_data(Comm *world, const Config *config, Error *error) {
-  TRY(agreement_data(world, config, config->data.train, error));
+  const bool shards = config->data.generate == GENERATE_NONE;
+  if (shards) TRY(agreement_data(world, config, config->data.train, error));
   if (config->eval.every > 0) TRY(agreement_data(world, config, config->data.val, error));
-  TRY(batches_check_length(config, config->data.train, config->train.sequence_length, error));
+  if (shards) TRY(batches_check_length(config, config->data.train, config->train.sequence_length, error));
   for (int64_t i = 0; config->eval.every > 0 && i < config->eval.contexts.count; i++) {
     TRY(batches_check_length(config, config->data.val, config->eval.contexts.values[i], error));
   }

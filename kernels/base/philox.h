@@ -12,6 +12,8 @@ typedef enum PhiloxPurpose {
   PHILOX_DATA_SPLIT = 3,
   PHILOX_DROPOUT = 4,
   PHILOX_SAMPLING = 5,
+  PHILOX_RECALL = 6,
+  PHILOX_TASK = 7,
 } PhiloxPurpose;
 
 /* The two multipliers of a round, and what the two words of the key grow by from round to round. */
