@@ -94,6 +94,10 @@ AttentionDims model_attention_dims(const ModelConfig *config);
  * dropout and belong to sequences of `length` >= 1 tokens. */
 void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tokens);
 
+/* Takes a batch for a forward pass alone, and puts it through all layers, to acts.output. Collective over the
+ * ring. */
+Status model_run_forward(Model *model, const ModelBatch *batch, Error *error);
+
 /* The embeddings of the rows at hand, to the input of the first layer. */
 void model_embed(Model *model);
 

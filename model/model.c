@@ -80,7 +80,9 @@ static Status build(Model *model, Error *error) {
   model->layers = memory;
   model->own_arena.device = model->device;
   model->arena = model->options.arena == NULL ? &model->own_arena : model->options.arena;
-  return ring_attention_create(model->device, model->ring, &dims, &model->attention, error);
+  TRY(ring_attention_create(model->device, model->ring, &dims, &model->attention, error));
+  if (model->options.local_keys) ring_attention_stay_local(model->attention);
+  return STATUS_OK;
 }
 
 Status model_create(Device *device, Comm *ring, const ModelOptions *options, Model **out, Error *error) {
@@ -287,9 +289,13 @@ Status model_take_loss(Model *model, LossSum *loss, Error *error) {
   return device_check(model->device, error);
 }
 
-Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error) {
+Status model_run_forward(Model *model, const ModelBatch *batch, Error *error) {
   TRY(load_batch(model, batch, false, error));
-  TRY(run_layers(model, NULL, error));
+  return run_layers(model, NULL, error);
+}
+
+Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error) {
+  TRY(model_run_forward(model, batch, error));
   loss_run(model, false);
   device_read(model->device, nll, model->acts.nll, (size_t)model->n * sizeof(float));
   return device_check(model->device, error);

@@ -27,9 +27,11 @@ typedef struct ModelOptions {
   ModelArena *arena;  /* that of another model of the same device and ring, which outlives this one and never
                          computes at the same time; NULL: own */
   bool training;      /* room for gradients; evaluation alone needs less */
-  bool recompute; /* keep per layer only its input, the attention output and lse; compute the rest again */
-  double dropout; /* p in [0, 1) of model/dropout.h, in model_forward_backward alone */
-  uint64_t seed;  /* of dropout */
+  bool recompute;  /* keep per layer only its input, the attention output and lse; compute the rest again */
+  bool local_keys; /* attention sees the keys on the query's own rank alone: a control for evaluations, by
+                      which to show what comes over the ring */
+  double dropout;  /* p in [0, 1) of model/dropout.h, in model_forward_backward alone */
+  uint64_t seed;   /* of dropout */
 } ModelOptions;
 
 /* One rank's share of a batch. */
@@ -91,5 +93,12 @@ Status model_take_loss(Model *model, LossSum *loss, Error *error);
 
 /* Forward alone: nll (N), host memory, 0 for ignored targets. Collective over the ring. */
 Status model_evaluate(Model *model, const ModelBatch *batch, float *nll, Error *error);
+
+/* Where model_predict predicts nothing: rows without a target, or none of whose logits is a number. */
+#define PREDICTED_NONE (-1)
+
+/* Forward alone: for rows with a target the likeliest token, of equal ones the first, to predictions (N),
+ * host memory. What the target is does not matter. Collective over the ring. STATUS_SYSTEM without memory. */
+Status model_predict(Model *model, const ModelBatch *batch, int32_t *predictions, Error *error);
 
 #endif

@@ -15,6 +15,7 @@ struct RingAttention {
   Device *device;
   Comm *ring;
   AttentionDims dims;
+  bool local; /* only the own block is computed */
 
   /* The batch at hand. */
   int64_t sequences;
@@ -66,6 +67,10 @@ void ring_attention_destroy(RingAttention *attention) {
   free(attention);
 }
 
+void ring_attention_stay_local(RingAttention *attention) {
+  attention->local = true;
+}
+
 int ring_attention_hops(const RingAttention *attention) {
   return attention->hop_count;
 }
@@ -95,7 +100,7 @@ static void plan_hops(RingAttention *attention) {
   const int size = attention->ring->size;
   attention->hop_count = 0;
   attention->hops[attention->hop_count++] = 0;
-  for (int hop = 1; hop < size; hop++) {
+  for (int hop = 1; hop < size && !attention->local; hop++) {
     bool needed = false;
     for (int owner = 0; owner < size && !needed; owner++) {
       needed = needs(attention, (owner + hop) % size, owner);

@@ -34,6 +34,10 @@ void ring_attention_destroy(RingAttention *attention);
 void ring_attention_give(RingAttention *attention, char *base, const ArenaBuffer buffers[RING_BUFFERS],
                          int64_t *host_keys);
 
+/* From now on queries see the keys of their own rank alone: no hop beyond the own block is made. For
+ * comparisons: what the model then cannot do comes over the ring. */
+void ring_attention_stay_local(RingAttention *attention);
+
 /* Gets ready for a batch: `sequences` sequences of sequence_length tokens, cut by layout_zigzag; documents
  * NULL means no document mask; window 0 no sliding window. `backward` says that gradients will be asked for.
  * The buffers that were given must be large enough. Decides which hops are needed, on every rank alike. */

@@ -151,6 +151,7 @@ Status command_eval(const CommandLine *line, Error *error) {
   void *memory = NULL;
   Status status = STATUS_OK;
   TRY(command_config_load(line, &config, error));
+  if (command_line_flag(line, "task") != NULL) return command_eval_task(line, &config, error);
   TRY(check_config(line, &config, error));
   TRY(memory_alloc((size_t)config.eval.contexts.count, sizeof(Perplexity), "results", &memory, error));
   Evaluation evaluation = {

@@ -9,7 +9,7 @@
 #include "kernels/base/status.h"
 #include "kernels/comm/comm.h"
 
-#define COMMAND_MAX_FLAGS 12
+#define COMMAND_MAX_FLAGS 16
 
 /* A flag "--name VALUE" or "--name=VALUE", or "--name" alone where `value` is NULL. */
 typedef struct CommandFlag {

@@ -32,6 +32,17 @@ static const Command table[] = {
                {"context", "N[,N...]", "context lengths in tokens (default: eval.contexts)", false},
                {"json", "FILE", "write the results there too", false},
                {"plot", "FILE", "draw them there, .svg or .png, by gnuplot; -: in characters", false}},
+               {"task", "NAME",
+                "in place of perplexity, how often what is hidden in the context is found: needle (a "
+                "number in text of data.val), passkey (among repeated sentences) or mqar (pairs of a "
+                "key and a value, as data.generate makes them)",
+                false},
+               {"depths", "K", "of needle and passkey, from the beginning to the end (default 5)", false},
+               {"samples", "S", "of a task at each context, and depth if it has some (default 4)", false},
+               {"local-keys-only", NULL,
+                "a control for a task: each rank of the ring attends to its own keys alone", false},
+               {"tokenizer", "NAME",
+                "of needle and passkey, bytes or gpt2:DIR: overrides the checkpoint's own", false}},
      .least_arguments = 1,
      .most_arguments = -1,
      .configured = true,

@@ -8,6 +8,7 @@
 
 #include "kernels/base/status.h"
 #include "train/command_line.h"
+#include "train/config.h"
 
 #define RINGGPT_VERSION "0.1.0"
 
@@ -26,6 +27,9 @@ Status command_eval(const CommandLine *line, Error *error);
 /* plan CONFIG.yaml [--context N[,N...]] [--ranks N] [section.key=value ...]: a table of the memory of
  * training, or of an evaluation at these contexts. STATUS_SYSTEM where it does not fit this machine. */
 Status command_plan(const CommandLine *line, Error *error);
+
+/* eval with --task, for a configuration that command_eval has loaded. */
+Status command_eval_task(const CommandLine *line, const Config *config, Error *error);
 
 /* generate --checkpoint DIR (--prompt TEXT | --prompt-file FILE) --tokens N [flags]: text on stdout as it
  * comes; the prompt is not repeated. */

@@ -1,0 +1,275 @@
+/* Tasks that only a model which uses its context can do. */
+#include "train/tasks.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "data/recall.h"
+#include "kernels/base/memory.h"
+#include "kernels/ops.h"
+#include "train/batches.h"
+#include "train/task_text.h"
+
+/* One rank at work on one context. */
+typedef struct Work {
+  const Rank *rank;
+  Model *model;
+  const TaskOptions *options;
+  int64_t context;
+  Layout layout;
+  int32_t *tokens;      /* (local length) */
+  int32_t *targets;     /* (local length) */
+  int32_t *predictions; /* (local length) */
+} Work;
+
+double task_depth(int64_t row, int64_t depths) {
+  return depths > 1 ? (double)row / (double)(depths - 1) : 0.5;
+}
+
+Status task_check(const Config *config, TaskKind kind, Error *error) {
+  const RecallOptions recall = batches_recall(config);
+  if (kind == TASK_NEEDLE && *config->data.val == '\0')
+    return fail(error, STATUS_CONFIG,
+                "--task needle hides the needle in text of data.val, which names no shards");
+  if (kind != TASK_MQAR) return STATUS_OK;
+  if (recall.pairs > recall_keys(recall.vocab_size))
+    return fail(error, STATUS_CONFIG,
+                "--task mqar: data.mqar_pairs (%" PRId64 ") must be at most the %" PRId64
+                " keys of a vocabulary of %" PRId64,
+                recall.pairs, recall_keys(recall.vocab_size), recall.vocab_size);
+  for (int64_t i = 0; i < config->eval.contexts.count; i++)
+    if (config->eval.contexts.values[i] < RECALL_LEAST_LENGTH)
+      return fail(error, STATUS_CONFIG, "--task mqar needs a context of at least %d tokens, not %" PRId64,
+                  RECALL_LEAST_LENGTH, config->eval.contexts.values[i]);
+  return STATUS_OK;
+}
+
+/* ---------------------------------------------------------------- any task */
+
+static void add_score(TaskScore *score, bool right) {
+  score->asked += 1;
+  score->right += right ? 1 : 0;
+}
+
+static Status alloc_rows(const Work *work, int32_t **out, Error *error) {
+  void *memory = NULL;
+  TRY(memory_alloc((size_t)work->layout.local_length, sizeof(int32_t), "rows of a task", &memory, error));
+  *out = memory;
+  return STATUS_OK;
+}
+
+static Status open_work(Work *work, Error *error) {
+  work->layout = layout_zigzag(work->context, work->rank->ring->rank, work->rank->ring->size);
+  TRY(alloc_rows(work, &work->tokens, error));
+  TRY(alloc_rows(work, &work->targets, error));
+  return alloc_rows(work, &work->predictions, error);
+}
+
+static void close_work(Work *work) {
+  free(work->tokens);
+  free(work->targets);
+  free(work->predictions);
+}
+
+static Status predict(Work *work, Error *error) {
+  const ModelBatch batch = {
+      .sequences = 1, .sequence_length = work->context, .tokens = work->tokens, .targets = work->targets};
+  return model_predict(work->model, &batch, work->predictions, error);
+}
+
+static void show_progress(const Work *work, int64_t done, int64_t total) {
+  const TaskOptions *options = work->options;
+  if (options->progress != NULL && work->rank->world->rank == 0) {
+    options->progress(options->progress_state, done, total);
+  }
+}
+
+/* ---------------------------------------------------------------- needle and passkey */
+
+/* This rank's share of a sample of context + 1 tokens, whose last `answers` have to be predicted. */
+static void cut_sample(Work *work, const int32_t *sample, int64_t answers) {
+  int64_t row = 0;
+  for (int i = 0; i < work->layout.run_count; i++) {
+    const Run run = work->layout.runs[i];
+    for (int64_t position = run.start; position < run.start + run.length; position++, row++) {
+      const bool inside = position < work->context;
+      const bool asks = inside && position >= work->context - answers;
+      work->tokens[row] = inside ? sample[position] : 0;
+      work->targets[row] = asks ? sample[position + 1] : IGNORED_TARGET;
+    }
+  }
+}
+
+/* Sums over all ranks that grading needs, exact in double: wrong[item] tokens of an answer. */
+typedef struct TextSums {
+  int64_t items;
+  double *wrong;    /* (items) sample s of depth d is item d samples + s; its tokens that are wrong */
+  double *answered; /* (items) its tokens that were asked for */
+} TextSums;
+
+static Status run_item(Work *work, TaskText *text, int64_t item, int32_t *sample, TextSums *sums,
+                       Error *error) {
+  const TaskOptions *options = work->options;
+  const TaskTextPlace place = {.context = work->context,
+                               .sample = item % options->samples,
+                               .depth = task_depth(item / options->samples, options->depths)};
+  int64_t answers = 0;
+  TRY(task_text_sample(text, &place, sample, &answers, error));
+  cut_sample(work, sample, answers);
+  TRY(predict(work, error));
+  for (int64_t i = 0; i < work->layout.local_length; i++) {
+    if (work->targets[i] == IGNORED_TARGET) continue;
+    sums->answered[item] += 1.0;
+    sums->wrong[item] += work->predictions[i] != work->targets[i] ? 1.0 : 0.0;
+  }
+  return STATUS_OK;
+}
+
+static void grade(const Work *work, const TextSums *sums, TaskResult *result) {
+  for (int64_t item = 0; item < sums->items; item++) {
+    const bool right = sums->wrong[item] == 0.0;
+    add_score(&result->rows[item / work->options->samples], right);
+    add_score(&result->total, right);
+    result->tokens.asked += (int64_t)sums->answered[item];
+    result->tokens.right += (int64_t)(sums->answered[item] - sums->wrong[item]);
+  }
+}
+
+static Status run_items(Work *work, TaskText *text, TextSums *sums, Error *error) {
+  const Rank *rank = work->rank;
+  void *sample = NULL;
+  Status status = STATUS_OK;
+  TRY(memory_alloc((size_t)work->context + 1, sizeof(int32_t), "a sample of a task", &sample, error));
+  for (int64_t item = rank->data_rank; item < sums->items && status == STATUS_OK; item += rank->data_size) {
+    status = run_item(work, text, item, sample, sums, error);
+    show_progress(work, item + 1, sums->items);
+  }
+  free(sample);
+  return status;
+}
+
+static Status run_text(const Config *config, Work *work, TaskResult *result, Error *error) {
+  const TaskOptions *options = work->options;
+  const TaskTextOptions text_options = {.kind = options->kind == TASK_NEEDLE ? TASK_TEXT_NEEDLE
+                                                                             : TASK_TEXT_PASSKEY,
+                                        .tokenizer = options->tokenizer,
+                                        .pattern = config->data.val,
+                                        .vocab_size = config->model.vocab_size,
+                                        .seed = (uint64_t)config->run.seed};
+  TextSums sums = {.items = options->depths * options->samples};
+  Status status = STATUS_OK;
+  TaskText *text = NULL;
+  void *memory = NULL;
+  TRY_GOTO(task_text_open(&text_options, &text, error), done);
+  TRY_GOTO(memory_alloc(2 * (size_t)sums.items, sizeof(double), "answers of a task", &memory, error), done);
+  sums.wrong = memory;
+  sums.answered = sums.wrong + sums.items;
+  TRY_GOTO(run_items(work, text, &sums, error), done);
+  TRY_GOTO(comm_all_reduce(work->rank->world, COMM_F64, COMM_SUM, sums.wrong, 2 * sums.items, error), done);
+  grade(work, &sums, result);
+done:
+  free(memory);
+  task_text_close(text);
+  return status;
+}
+
+/* ---------------------------------------------------------------- key-value recall */
+
+/* Whether this rank holds both halves of a pair. */
+static bool is_own(const Layout *layout, int64_t pair) {
+  bool key = false;
+  bool value = false;
+  for (int i = 0; i < layout->run_count; i++) {
+    const int64_t end = layout->runs[i].start + layout->runs[i].length;
+    key = key || (2 * pair >= layout->runs[i].start && 2 * pair < end);
+    value = value || (2 * pair + 1 >= layout->runs[i].start && 2 * pair + 1 < end);
+  }
+  return key && value;
+}
+
+/* The row of a distance: the place of its highest bit. */
+static int row_of(int64_t distance) {
+  int row = 0;
+  while (distance >> 1 > 0) {
+    distance >>= 1;
+    row++;
+  }
+  return row;
+}
+
+static void grade_recall(const Work *work, const RecallSequence *sequence, TaskResult *result) {
+  int64_t i = 0;
+  for (int r = 0; r < work->layout.run_count; r++) {
+    const Run run = work->layout.runs[r];
+    for (int64_t position = run.start; position < run.start + run.length; position++, i++) {
+      if (work->targets[i] == IGNORED_TARGET) continue;
+      const int64_t pair = recall_asked(sequence, position);
+      const bool right = work->predictions[i] == work->targets[i];
+      add_score(&result->rows[row_of(position - (2 * pair + 1))], right);
+      add_score(is_own(&work->layout, pair) ? &result->own : &result->remote, right);
+      add_score(&result->total, right);
+    }
+  }
+}
+
+static Status run_recall_sample(Work *work, const RecallSequence *sequence, TaskResult *result,
+                                Error *error) {
+  int64_t row = 0;
+  for (int i = 0; i < work->layout.run_count; i++) {
+    const Run run = work->layout.runs[i];
+    recall_fill(sequence, run.start, run.length, work->tokens + row, work->targets + row);
+    row += run.length;
+  }
+  TRY(predict(work, error));
+  grade_recall(work, sequence, result);
+  return STATUS_OK;
+}
+
+static Status reduce_recall(const Work *work, TaskResult *result, Error *error) {
+  enum { OWN = TASK_ROWS, REMOTE, TOTAL, SCORES };
+  TaskScore scores[SCORES];
+  int64_t numbers[2 * SCORES];
+  for (int r = 0; r < TASK_ROWS; r++) scores[r] = result->rows[r];
+  scores[OWN] = result->own;
+  scores[REMOTE] = result->remote;
+  scores[TOTAL] = result->total;
+  for (int i = 0; i < SCORES; i++) {
+    numbers[2 * i] = scores[i].asked;
+    numbers[2 * i + 1] = scores[i].right;
+  }
+  TRY(comm_all_reduce(work->rank->world, COMM_I64, COMM_SUM, numbers, 2 * SCORES, error));
+  for (int i = 0; i < SCORES; i++) scores[i] = (TaskScore){numbers[2 * i], numbers[2 * i + 1]};
+  for (int r = 0; r < TASK_ROWS; r++) result->rows[r] = scores[r];
+  result->own = scores[OWN];
+  result->remote = scores[REMOTE];
+  result->total = scores[TOTAL];
+  result->tokens = result->total;
+  return STATUS_OK;
+}
+
+static Status run_recall(const Config *config, Work *work, TaskResult *result, Error *error) {
+  const Rank *rank = work->rank;
+  const int64_t samples = work->options->samples;
+  const RecallOptions recall = batches_recall(config);
+  for (int64_t s = rank->data_rank; s < samples; s += rank->data_size) {
+    const RecallSequence sequence = recall_sequence(&recall, RECALL_HELD_OUT + s, work->context);
+    TRY(run_recall_sample(work, &sequence, result, error));
+    show_progress(work, s + 1, samples);
+  }
+  return reduce_recall(work, result, error);
+}
+
+/* ---------------------------------------------------------------- the run */
+
+Status task_run(const Config *config, const Rank *rank, Model *model, const TaskOptions *options,
+                int64_t context, TaskResult *result, Error *error) {
+  Work work = {.rank = rank, .model = model, .options = options, .context = context};
+  Status status = open_work(&work, error);
+  *result = (TaskResult){.context = context};
+  if (status == STATUS_OK) {
+    status = options->kind == TASK_MQAR ? run_recall(config, &work, result, error)
+                                        : run_text(config, &work, result, error);
+  }
+  close_work(&work);
+  return status;
+}
