@@ -139,7 +139,7 @@ static const Option table[] = {
     {PLACE(data, mqar_pairs), INTEGER("64", 1, MOST_IDS),
      .help = "mqar: pairs in a sequence; one that is shorter than eight tokens a pair has as many as fill a "
              "quarter of it."},
-    {PLACE(data, mqar_queries), REAL("0.25", 0, 1), .above = true,
+    {PLACE(data, mqar_queries), REAL("0.5", 0, 1), .above = true,
      .help = "mqar: share of the positions behind the pairs that ask for a key; the others are filler."},
 
     {PLACE(parallelism, ring), INTEGER("1", 1, MOST_RANKS),
