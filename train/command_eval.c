@@ -108,6 +108,11 @@ done:
 /* ---------------------------------------------------------------- the command */
 
 static Status check_config(const CommandLine *line, const Config *config, Error *error) {
+  static const char *const of_tasks[] = {"depths", "samples", "local-keys-only", "tokenizer"};
+  for (size_t i = 0; i < sizeof of_tasks / sizeof of_tasks[0]; i++) {
+    if (command_line_flag(line, of_tasks[i]) == NULL) continue;
+    return fail(error, STATUS_USAGE, "--%s is for --task", of_tasks[i]);
+  }
   if (config->data.val[0] == '\0') {
     return fail(error, STATUS_CONFIG, "%s: data.val names no shards to evaluate on", line->arguments[0]);
   }
