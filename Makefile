@@ -316,6 +316,13 @@ demo: deps ## does the main job on this machine's C headers: prepare, train, sto
 run-demo: all
 	@tests/demo.sh $(PROGRAM)
 
+.PHONY: recall run-recall
+recall: deps ## trains key-value recall over a ring of four and shows that the answers cross it
+	@$(MAKE) $(JOBS) run-recall
+
+run-recall: all
+	@tests/recall.sh $(PROGRAM)
+
 # ---------------------------------------------------------------- tests
 
 TEST_SUPPORT := $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/support/*.c tests/reference/*.c))

@@ -150,6 +150,19 @@ static void test_every_section(void **state) {
   assert_int_equal(config.logging.every, 10);
 }
 
+static void test_generated(void **state) {
+  (void)state;
+  const Config defaults = load(LEAST, NULL, 0);
+  assert_int_equal(defaults.data.generate, GENERATE_NONE);
+  assert_int_equal(defaults.data.mqar_pairs, 64);
+  assert_true(defaults.data.mqar_queries == 0.5);
+  const Config config = load("data: {generate: mqar, mqar_pairs: 127, mqar_queries: 1}\n", NULL, 0);
+  assert_int_equal(config.data.generate, GENERATE_MQAR);
+  assert_int_equal(config.data.mqar_pairs, 127);
+  assert_string_equal(config.data.train, "");
+  assert_round_trip(&config);
+}
+
 static void test_intermediate_size(void **state) {
   (void)state;
   static const struct {
@@ -327,6 +340,14 @@ static void test_options_that_do_not_fit_together(void **state) {
       {LEAST "eval: {contexts: [2], mode: llama.cpp}",
        ": eval.contexts has 2, but this eval.mode scores nothing in less than 3 tokens"},
       {LEAST "eval: {every: 5}", ": eval.every is 5, but data.val names no shards"},
+      {"data: {train: x, generate: mqar}",
+       ": data.generate is mqar, so that no shards are read: leave out data.train, or data.generate"},
+      {"data: {generate: mqar, document_mask: true}",
+       ": data.document_mask is for shards; data.generate: mqar has no documents"},
+      {"data: {generate: mqar, mqar_pairs: 128}", ": data.mqar_pairs (128) must be at most the keys, half of "
+                                                  "model.vocab_size (257) less one for filler"},
+      {"data: {generate: mqar}\ntrain: {sequence_length: 1024, sequence_schedule: {0: 4, 9: 1024}}",
+       ": data.generate: mqar needs sequences of at least 8 tokens, not 4"},
       {LEAST "train: {micro_batch_size: 2, global_batch_size: 6}\nparallelism: {data: 2}",
        ": train.global_batch_size (6) must be a multiple of train.micro_batch_size (2) x parallelism.data "
        "(2)"},
@@ -517,6 +538,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_defaults),
       cmocka_unit_test(test_every_section),
+      cmocka_unit_test(test_generated),
       cmocka_unit_test(test_intermediate_size),
       cmocka_unit_test(test_overrides),
       cmocka_unit_test(test_overrides_are_checked),

@@ -69,7 +69,7 @@ static void other_value(const Option *option, char *text, size_t bytes) {
     const bool first = strcmp(option->choices[0], option->initial) == 0 && option->choices[1];
     value = option->choices[first ? 1 : 0];
   }
-  if (option->type == OPTION_REAL) value = option->maximum <= 1 ? "0.5" : "7.25";
+  if (option->type == OPTION_REAL) value = option->maximum <= 1 ? "0.375" : "7.25";
   if (option->type == OPTION_INTEGER && option->maximum < 7) value = "1";
   if (strcmp(option->key, "hidden_size") == 0) value = "24";
   if (option->type == OPTION_TEXT) value = "a text: *with* {odd} # characters";
