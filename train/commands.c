@@ -31,7 +31,7 @@ static const Command table[] = {
      .flags = {{"checkpoint", "DIR", "a checkpoint, or any directory with a model.safetensors", true},
                {"context", "N[,N...]", "context lengths in tokens (default: eval.contexts)", false},
                {"json", "FILE", "write the results there too", false},
-               {"plot", "FILE", "draw them there, .svg or .png, by gnuplot; -: in characters", false}},
+               {"plot", "FILE", "draw them there, .svg or .png, by gnuplot; -: in characters", false},
                {"task", "NAME",
                 "in place of perplexity, how often what is hidden in the context is found: needle (a "
                 "number in text of data.val), passkey (among repeated sentences) or mqar (pairs of a "
