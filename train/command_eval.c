@@ -134,21 +134,15 @@ static Status report(const CommandLine *line, const Evaluation *evaluation, Erro
   return json == NULL ? STATUS_OK : eval_report_json(&results, json, error);
 }
 
-/* Says how far an evaluation came that a signal ended. */
-static Status stopped(const Evaluation *evaluation, Error *error) {
-  *error = (Error){0};
-  return fail(error, STATUS_STOPPED, "stopped by a signal in %s; %lld of %lld contexts are finished",
-              evaluation->place[0] == '\0' ? "its beginning" : evaluation->place,
-              (long long)evaluation->finished, (long long)evaluation->config->eval.contexts.count);
-}
-
 static Status run(const CommandLine *line, Evaluation *evaluation, Error *error) {
   const Status status = grid_run(evaluation->config, line->processes, evaluate, evaluation, error);
   if (status != STATUS_OK && status != STATUS_STOPPED) return status;
   /* The results are rank 0's. */
   if (line->processes != NULL && line->processes->rank != 0) return status;
   TRY(report(line, evaluation, error));
-  return status == STATUS_OK ? STATUS_OK : stopped(evaluation, error);
+  if (status == STATUS_OK) return STATUS_OK;
+  return eval_watch_stopped(evaluation->place, evaluation->finished, evaluation->config->eval.contexts.count,
+                            error);
 }
 
 Status command_eval(const CommandLine *line, Error *error) {

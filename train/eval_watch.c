@@ -39,6 +39,12 @@ void eval_watch_place(const EvalWatch *watch, char *text, size_t bytes) {
                  100.0 * part_of(done, watch->total), elapsed);
 }
 
+Status eval_watch_stopped(const char *place, int64_t finished, int64_t contexts, Error *error) {
+  *error = (Error){0};
+  return fail(error, STATUS_STOPPED, "stopped by a signal in %s; %lld of %lld contexts are finished",
+              place[0] == '\0' ? "its beginning" : place, (long long)finished, (long long)contexts);
+}
+
 /* ---------------------------------------------------------------- showing */
 
 static void show_bar(EvalWatch *watch, double part, double left) {

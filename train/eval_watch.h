@@ -58,6 +58,10 @@ void eval_watch_window_end(EvalWatch *watch);
 /* Says how far it came: "context 65,536, window 3 of 16, 40 % of this context, 12 % of all, after 3 min". */
 void eval_watch_place(const EvalWatch *watch, char *text, size_t bytes);
 
+/* The end of an evaluation that a signal ended at `place` of eval_watch_place (empty: before it began), with
+ * `finished` of `contexts`: STATUS_STOPPED, in place of what `error` said. */
+Status eval_watch_stopped(const char *place, int64_t finished, int64_t contexts, Error *error);
+
 /* Ends the watch; the hook is as before. */
 void eval_watch_end(EvalWatch *watch);
 

@@ -2,18 +2,23 @@
 #include "train/tasks.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "data/recall.h"
 #include "kernels/base/memory.h"
 #include "kernels/ops.h"
 #include "train/batches.h"
+#include "train/perplexity.h"
+#include "train/progress.h"
 #include "train/task_text.h"
 
 /* One rank at work on one context. */
 typedef struct Work {
+  const Config *config;
   const Rank *rank;
   Model *model;
+  EvalWatch *watch; /* NULL: none */
   const TaskOptions *options;
   int64_t context;
   Layout layout;
@@ -21,6 +26,12 @@ typedef struct Work {
   int32_t *targets;     /* (local length) */
   int32_t *predictions; /* (local length) */
 } Work;
+
+const char *task_name(TaskKind kind) {
+  static const char *const names[TASK_KINDS] = {
+      [TASK_NEEDLE] = "needle", [TASK_PASSKEY] = "passkey", [TASK_MQAR] = "mqar"};
+  return names[kind];
+}
 
 double task_depth(int64_t row, int64_t depths) {
   return depths > 1 ? (double)row / (double)(depths - 1) : 0.5;
@@ -71,17 +82,45 @@ static void close_work(Work *work) {
   free(work->predictions);
 }
 
-static Status predict(Work *work, Error *error) {
-  const ModelBatch batch = {
-      .sequences = 1, .sequence_length = work->context, .tokens = work->tokens, .targets = work->targets};
-  return model_predict(work->model, &batch, work->predictions, error);
+/* The work of one ring in `samples` samples of a context. */
+static double work_of(const Config *config, const Model *model, int64_t context, int64_t samples) {
+  const Windows windows = {.mode = EVAL_FULL,
+                           .context = context,
+                           .stride = context,
+                           .count = samples,
+                           .tokens = samples * context + 1};
+  return perplexity_work(model, &config->model, &windows, 1);
 }
 
-static void show_progress(const Work *work, int64_t done, int64_t total) {
-  const TaskOptions *options = work->options;
-  if (options->progress != NULL && work->rank->world->rank == 0) {
-    options->progress(options->progress_state, done, total);
+/* Pairs of a query of this rank and a key before it, of all layers and heads. */
+static int64_t own_pairs(const Work *work) {
+  const ModelConfig *model = &work->config->model;
+  int64_t pairs = 0;
+  for (int i = 0; i < work->layout.run_count; i++) {
+    const int64_t start = work->layout.runs[i].start;
+    const int64_t behind = start + work->layout.runs[i].length;
+    const int64_t end = behind < work->context ? behind : work->context;
+    if (start < end) pairs += (end * (end + 1) - start * (start + 1)) / 2;
   }
+  return pairs * model->num_attention_heads * model->num_hidden_layers;
+}
+
+/* Predicts sample `number` of `count`. */
+static Status predict(Work *work, int64_t number, int64_t count, Error *error) {
+  const ModelBatch batch = {
+      .sequences = 1, .sequence_length = work->context, .tokens = work->tokens, .targets = work->targets};
+  if (work->watch != NULL) {
+    char what[96];
+    char context[32];
+    progress_count(work->context, context, sizeof context);
+    (void)snprintf(what, sizeof what, "context %s, sample %" PRId64 " of %" PRId64, context, number + 1,
+                   count);
+    eval_watch_window(work->watch, work_of(work->config, work->model, work->context, 1), own_pairs(work),
+                      what);
+  }
+  TRY(model_predict(work->model, &batch, work->predictions, error));
+  if (work->watch != NULL) eval_watch_window_end(work->watch);
+  return STATUS_OK;
 }
 
 /* ---------------------------------------------------------------- needle and passkey */
@@ -116,7 +155,7 @@ static Status run_item(Work *work, TaskText *text, int64_t item, int32_t *sample
   int64_t answers = 0;
   TRY(task_text_sample(text, &place, sample, &answers, error));
   cut_sample(work, sample, answers);
-  TRY(predict(work, error));
+  TRY(predict(work, item, sums->items, error));
   for (int64_t i = 0; i < work->layout.local_length; i++) {
     if (work->targets[i] == IGNORED_TARGET) continue;
     sums->answered[item] += 1.0;
@@ -142,13 +181,13 @@ static Status run_items(Work *work, TaskText *text, TextSums *sums, Error *error
   TRY(memory_alloc((size_t)work->context + 1, sizeof(int32_t), "a sample of a task", &sample, error));
   for (int64_t item = rank->data_rank; item < sums->items && status == STATUS_OK; item += rank->data_size) {
     status = run_item(work, text, item, sample, sums, error);
-    show_progress(work, item + 1, sums->items);
   }
   free(sample);
   return status;
 }
 
-static Status run_text(const Config *config, Work *work, TaskResult *result, Error *error) {
+static Status run_text(Work *work, TaskResult *result, Error *error) {
+  const Config *config = work->config;
   const TaskOptions *options = work->options;
   const TaskTextOptions text_options = {.kind = options->kind == TASK_NEEDLE ? TASK_TEXT_NEEDLE
                                                                              : TASK_TEXT_PASSKEY,
@@ -212,16 +251,17 @@ static void grade_recall(const Work *work, const RecallSequence *sequence, TaskR
   }
 }
 
-static Status run_recall_sample(Work *work, const RecallSequence *sequence, TaskResult *result,
-                                Error *error) {
+static Status run_recall_sample(Work *work, int64_t number, TaskResult *result, Error *error) {
+  const RecallOptions recall = batches_recall(work->config);
+  const RecallSequence sequence = recall_sequence(&recall, RECALL_HELD_OUT + number, work->context);
   int64_t row = 0;
   for (int i = 0; i < work->layout.run_count; i++) {
     const Run run = work->layout.runs[i];
-    recall_fill(sequence, run.start, run.length, work->tokens + row, work->targets + row);
+    recall_fill(&sequence, run.start, run.length, work->tokens + row, work->targets + row);
     row += run.length;
   }
-  TRY(predict(work, error));
-  grade_recall(work, sequence, result);
+  TRY(predict(work, number, work->options->samples, error));
+  grade_recall(work, &sequence, result);
   return STATUS_OK;
 }
 
@@ -247,14 +287,10 @@ static Status reduce_recall(const Work *work, TaskResult *result, Error *error) 
   return STATUS_OK;
 }
 
-static Status run_recall(const Config *config, Work *work, TaskResult *result, Error *error) {
+static Status run_recall(Work *work, TaskResult *result, Error *error) {
   const Rank *rank = work->rank;
-  const int64_t samples = work->options->samples;
-  const RecallOptions recall = batches_recall(config);
-  for (int64_t s = rank->data_rank; s < samples; s += rank->data_size) {
-    const RecallSequence sequence = recall_sequence(&recall, RECALL_HELD_OUT + s, work->context);
-    TRY(run_recall_sample(work, &sequence, result, error));
-    show_progress(work, s + 1, samples);
+  for (int64_t s = rank->data_rank; s < work->options->samples; s += rank->data_size) {
+    TRY(run_recall_sample(work, s, result, error));
   }
   return reduce_recall(work, result, error);
 }
@@ -262,14 +298,20 @@ static Status run_recall(const Config *config, Work *work, TaskResult *result, E
 /* ---------------------------------------------------------------- the run */
 
 Status task_run(const Config *config, const Rank *rank, Model *model, const TaskOptions *options,
-                int64_t context, TaskResult *result, Error *error) {
-  Work work = {.rank = rank, .model = model, .options = options, .context = context};
+                int64_t context, EvalWatch *watch, TaskResult *result, Error *error) {
+  Work work = {
+      .config = config, .rank = rank, .model = model, .watch = watch, .options = options, .context = context};
   Status status = open_work(&work, error);
   *result = (TaskResult){.context = context};
   if (status == STATUS_OK) {
-    status = options->kind == TASK_MQAR ? run_recall(config, &work, result, error)
-                                        : run_text(config, &work, result, error);
+    status = options->kind == TASK_MQAR ? run_recall(&work, result, error) : run_text(&work, result, error);
   }
   close_work(&work);
   return status;
+}
+
+double task_work(const Config *config, const Rank *rank, const Model *model, const TaskOptions *options,
+                 int64_t context) {
+  const int64_t samples = options->samples * (options->kind == TASK_MQAR ? 1 : options->depths);
+  return work_of(config, model, context, (samples + rank->data_size - 1) / rank->data_size);
 }

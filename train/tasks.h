@@ -10,12 +10,14 @@
 #include "kernels/base/status.h"
 #include "model/model.h"
 #include "train/config.h"
+#include "train/eval_watch.h"
 #include "train/grid.h"
 
 typedef enum TaskKind {
   TASK_NEEDLE,  /* train/task_text.h */
   TASK_PASSKEY, /* train/task_text.h */
-  TASK_MQAR     /* data/recall.h, with data.mqar_pairs and data.mqar_queries */
+  TASK_MQAR,    /* data/recall.h, with data.mqar_pairs and data.mqar_queries */
+  TASK_KINDS
 } TaskKind;
 
 /* Rows of a result at most: depths, or distances in powers of two. */
@@ -26,9 +28,6 @@ typedef struct TaskOptions {
   const char *tokenizer; /* as tokenizer_open takes it; not of TASK_MQAR */
   int64_t depths;        /* of TASK_NEEDLE and TASK_PASSKEY, at most TASK_ROWS */
   int64_t samples;       /* of each depth, or of TASK_MQAR: at least 1 */
-  /* Called on world rank 0 after each of its samples, for a progress display; NULL: not. */
-  void (*progress)(void *state, int64_t done, int64_t total);
-  void *progress_state;
 } TaskOptions;
 
 typedef struct TaskScore {
@@ -48,6 +47,9 @@ typedef struct TaskResult {
   TaskScore remote;
 } TaskResult;
 
+/* "needle", "passkey" or "mqar". */
+const char *task_name(TaskKind kind);
+
 /* How deep row `row` of `depths` is hidden: 0 at the beginning, 1 at the end; a single one in the middle. */
 double task_depth(int64_t row, int64_t depths);
 
@@ -56,8 +58,13 @@ double task_depth(int64_t row, int64_t depths);
 Status task_check(const Config *config, TaskKind kind, Error *error);
 
 /* Runs a task on every rank of the grid with the weights of `model`, which has no document mask; the result
- * is the same on all ranks. Rings take turns at the samples. Collective. Fails as task_text_sample. */
+ * is the same on all ranks. Rings take turns at the samples. `watch` of this rank, NULL: none. Collective.
+ * Fails as task_text_sample; under a watch also with STATUS_STOPPED. */
 Status task_run(const Config *config, const Rank *rank, Model *model, const TaskOptions *options,
-                int64_t context, TaskResult *result, Error *error);
+                int64_t context, EvalWatch *watch, TaskResult *result, Error *error);
+
+/* The work of a task at one context, as of perplexity_work, for the watch. */
+double task_work(const Config *config, const Rank *rank, const Model *model, const TaskOptions *options,
+                 int64_t context);
 
 #endif

@@ -61,7 +61,7 @@ static Status score_rank(TestRank *rank, void *context, Error *error) {
   TaskResult result;
   Status status = weighted_model_make(rank, shared->weights, false, &model, error);
   if (status == STATUS_OK)
-    status = task_run(shared->config, &whole, model, &shared->options, CONTEXT, &result, error);
+    status = task_run(shared->config, &whole, model, &shared->options, CONTEXT, NULL, &result, error);
   if (status == STATUS_OK && rank->world->rank == rank->world->size - 1) shared->result = result;
   model_destroy(model);
   return status;
