@@ -450,7 +450,7 @@ bench-compare: $(BENCH) ## compares two runs of bench -j: A=old.json B=new.json
 # Needs a GPU, the CUDA toolkit and the libraries of the build and of the tests, and installs nothing. Where those
 # lie in a folder of their own: CPPFLAGS=-IDIR/include LDFLAGS=-LDIR/lib, and LD_LIBRARY_PATH=DIR/lib.
 GPU_TESTS := $(addprefix $(OUT)/tests/test_,ops_activation ops_dropout ops_linear ops_loss ops_norm ops_optimizer \
-             ops_position attention cuda_device cuda_products comm_device cuda_model cuda_training \
+             ops_position attention predict cuda_device cuda_products comm_device cuda_model cuda_training \
              $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_nccl.c)))
 
 $(OUT)/gpu/instructions: $(OUT)/cuda/tests/gpu/instructions.o

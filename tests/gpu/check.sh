@@ -149,6 +149,7 @@ part_comm() {
 
 part_model() {
   run_test test_cuda_model
+  run_test test_predict
 }
 
 part_training() {
