@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "kernels/base/memory.h"
+#include "train/agreement.h"
 #include "train/commands.h"
 #include "train/eval_report.h"
 #include "train/eval_watch.h"
 #include "train/grid.h"
 #include "train/hf_model.h"
 #include "train/host_weights.h"
+#include "train/memory_check.h"
 #include "train/stop.h"
 #include "train/task_report.h"
 #include "train/tasks.h"
@@ -68,8 +70,12 @@ static Status load_model(Rank *rank, const Evaluation *evaluation, Model **model
                                 .mlp_chunk = config->train.mlp_chunk,
                                 .local_keys = evaluation->local_keys};
   char warning[1024];
+  MemoryPlan memory;
+  TRY(memory_check(config, rank, false, &memory, error));
   TRY(hf_model_check(&config->model, evaluation->checkpoint, warning, sizeof warning, error));
   if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
+  if (evaluation->options.kind == TASK_NEEDLE)
+    TRY(agreement_data(rank->world, config, config->data.val, error));
   TRY(model_create(rank->device, rank->ring, &options, model, error));
   for (int64_t i = 0; i < config->eval.contexts.count; i++) {
     TRY(model_reserve(*model, 1, config->eval.contexts.values[i], error));
