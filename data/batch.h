@@ -13,10 +13,12 @@ typedef struct BatchReader {
   LoaderOptions options; /* without the pattern */
   char *pattern;
   Dataset *dataset;
-  int64_t tokens;  /* of the set that are used */
-  int64_t samples; /* per epoch */
-  Layout layout;
-  int32_t *run; /* (longest run + 2) the tokens of a run, one before it and one behind it */
+  int64_t tokens;    /* of the set that are used */
+  int64_t samples;   /* per epoch */
+  Layout layout;     /* without chunks */
+  Balancer balancer; /* of the batches */
+  Balance balance;   /* of every batch, where there are no documents */
+  int32_t *piece;    /* (local length + 1) the tokens of a run and the one behind it */
 } BatchReader;
 
 /* Opens the set. Fails as loader_open. */

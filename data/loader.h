@@ -8,8 +8,10 @@
  * Instead of being read, sequences can be generated (data/recall.h): draw k is then sequence k of an endless
  * set, whatever was said about shuffling.
  *
- * A thread of the loader reads ahead. A rank reads and expands only the tokens of its own runs, their
- * targets, and the token before each run, which tells whether a document starts there. */
+ * A thread of the loader reads ahead. A rank reads and expands only the tokens of its own runs and their
+ * targets. With documents it first looks through the whole sequences for where documents start, in pieces no
+ * longer than its own share: every rank then knows them all, and which chunks are whose, without a message.
+ */
 #ifndef RINGGPT_DATA_LOADER_H
 #define RINGGPT_DATA_LOADER_H
 
@@ -19,19 +21,22 @@
 
 #include "data/recall.h"
 #include "kernels/base/status.h"
+#include "kernels/comm/balance.h"
 #include "kernels/comm/layout.h"
 
 typedef struct LoaderOptions {
   const char *pattern;     /* as dataset_open takes it; used during loader_open only */
   int64_t vocab_size;      /* token ids are below it */
-  int32_t end_of_document; /* the token that ends a document; -1: none */
+  int32_t end_of_document; /* the token that ends a document; -1: none. Read with `documents` only */
+  bool documents;          /* queries see their own document: its start is found, chunks are balanced */
+  int64_t window;          /* and no more than so many keys; 0: no limit. For the balance only */
   int64_t sequence_length; /* T */
   int64_t stride;          /* 0: samples as above. Else, with micro_batch 1, sample i begins at token i stride
                               and has no token behind its T; samples go on to the one that reaches the end of
                               the set, which may be shorter */
   int64_t tokens;          /* of the set that are used; 0: all */
   int64_t micro_batch;     /* B: sequences per batch of this data-parallel rank */
-  int ring_rank, ring_size; /* cuts the sequence by layout_zigzag */
+  int ring_rank, ring_size; /* which part of each sequence is ours */
   int data_rank, data_size; /* which sequences of a step are ours */
   int64_t first_sample;     /* samples drawn before, over the whole run and all data ranks */
   bool shuffle;             /* false: samples in order, and drawing beyond the last one is an error */
@@ -45,15 +50,23 @@ typedef struct LoaderOptions {
 typedef struct Batch {
   int64_t sequences;  /* B */
   int64_t first_draw; /* the draw of the first one; the others follow it */
-  Layout layout;      /* which positions of each sequence are here; of the length of the sample at hand */
-  int32_t *tokens;    /* (B, local_length); 0 in padding */
-  int32_t *targets;   /* (B, local_length); the token one position further in the sample, shifted before
-                         the cut; IGNORED_TARGET (kernels/ops.h) in padding */
-  int64_t *samples;   /* (B) index of each sample in the set, after the permutation */
-  int64_t *document_starts;  /* (document_offsets[B]) positions p >= 1 of our runs whose token p - 1 ends a
-                                document; sequences one after the other, ascending within each */
+  Layout layout;    /* which positions of each sequence are where in the ring; of the length of the sample at
+                       hand */
+  Balance balance;  /* how even the ring's attention is */
+  int32_t *tokens;  /* (B, local_length); 0 in padding */
+  int32_t *targets; /* (B, local_length); the token one position further in the sample, shifted before
+                       the cut; IGNORED_TARGET (kernels/ops.h) in padding */
+  int64_t *samples; /* (B) index of each sample in the set, after the permutation */
+  int32_t *chunks;  /* (B, R, chunks of a rank) of the layout, NULL: zigzag */
+  int64_t *document_starts; /* (document_offsets[B]) positions p >= 1 of the whole sequences whose token p - 1
+                               ends a document; sequences one after the other, ascending within each. None
+                               without `documents` */
   int64_t *document_offsets; /* (B + 1) where each sequence begins in document_starts */
+  int64_t document_room;     /* starts that there is room for */
 } Batch;
+
+/* The starts of its documents; the batch's. */
+Documents batch_documents(const Batch *batch);
 
 typedef struct Loader Loader;
 

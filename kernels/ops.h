@@ -45,8 +45,9 @@ typedef struct AttentionDims {
  * (T. Dao, 2023) and ring attention (H. Liu et al., 2023).
  *
  * All buffers made here (`state`, `kv`, `dkv`) have a layout of the implementation's own and sizes that
- * depend on dims and length alone, so that they can travel between ranks. A `dkv` is made of floats, its sum
- * over ranks is the sum of its floats, and all zeros is its start.
+ * depend on dims and length alone, so that they can travel between ranks; those of m times a length are at
+ * most m times those of the length. A `dkv` is made of floats, its sum over ranks is the sum of its floats,
+ * and all zeros is its start.
  *
  * A key or value that is not a number makes the results of all queries that see it so, and may make those of
  * queries near them. */

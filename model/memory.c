@@ -46,13 +46,12 @@ static bool add(ModelMemory *memory, const ModelOptions *options, const Ops *ops
   return true;
 }
 
-bool model_memory_add(ModelMemory *memory, const ModelOptions *options, const Ops *ops, int ring_size,
-                      int64_t sequences, int64_t sequence_length) {
+bool model_memory_add(ModelMemory *memory, const ModelOptions *options, const Ops *ops, int64_t sequences,
+                      const Layout *layout) {
   const AttentionDims dims = model_attention_dims(&options->config);
-  const Layout layout = layout_zigzag(sequence_length, 0, ring_size);
   ArenaBuffer ring[RING_BUFFERS];
-  ring_memory(&ops->attention, &dims, ring_size, sequences, sequence_length, options->training, ring);
-  return add(memory, options, ops, sequences * layout.local_length, ring);
+  ring_memory(&ops->attention, &dims, sequences, layout, options->training, ring);
+  return add(memory, options, ops, sequences * layout->local_length, ring);
 }
 
 bool model_memory_add_rows(ModelMemory *memory, const ModelOptions *options, const Ops *ops, int64_t rows) {

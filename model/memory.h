@@ -22,10 +22,10 @@ typedef struct ModelMemory {
   size_t host_bytes;                  /* of that of host memory: a number for each row, on its way */
 } ModelMemory;
 
-/* Adds batches of `sequences` sequences of sequence_length tokens on a ring of `ring_size` to the plan; for
- * the operations of one device. Returns whether they need more of any buffer than was planned. */
-bool model_memory_add(ModelMemory *memory, const ModelOptions *options, const Ops *ops, int ring_size,
-                      int64_t sequences, int64_t sequence_length);
+/* Adds batches of `sequences` sequences cut as `layout`, whoever has which chunk, to the plan; for the
+ * operations of one device. Returns whether they need more of any buffer than was planned. */
+bool model_memory_add(ModelMemory *memory, const ModelOptions *options, const Ops *ops, int64_t sequences,
+                      const Layout *layout);
 
 /* The same for `rows` rows whose attention is the caller's. */
 bool model_memory_add_rows(ModelMemory *memory, const ModelOptions *options, const Ops *ops, int64_t rows);

@@ -145,20 +145,19 @@ Status model_reserve_rows(Model *model, int64_t rows, Error *error) {
   return enter(model, &memory, grew, error);
 }
 
-Status model_reserve(Model *model, int64_t sequences, int64_t sequence_length, Error *error) {
+Status model_reserve(Model *model, int64_t sequences, const Layout *layout, Error *error) {
   ModelMemory memory = model->memory;
-  const bool grew = model_memory_add(&memory, &model->options, &model->device->ops, model->ring->size,
-                                     sequences, sequence_length);
+  const bool grew = model_memory_add(&memory, &model->options, &model->device->ops, sequences, layout);
   return enter(model, &memory, grew, error);
 }
 
 /* Global positions of the rows. Padding lies behind the sequence and may lie behind the learned positions: it
  * gets position 0, nothing depends on it. */
-static void fill_positions(const Layout *layout, int64_t sequences, int64_t *positions) {
+static void fill_positions(const Layout *layout, int rank, int64_t sequences, int64_t *positions) {
   for (int64_t b = 0; b < sequences; b++) {
-    for (int i = 0; i < layout->run_count; i++) {
-      for (int64_t j = 0; j < layout->runs[i].length; j++) {
-        const int64_t position = layout->runs[i].start + j;
+    for (Run run = {0}; layout_next_run(layout, b, rank, &run);) {
+      for (int64_t j = 0; j < run.length; j++) {
+        const int64_t position = run.start + j;
         *positions++ = position < layout->sequence_length ? position : 0;
       }
     }
@@ -192,13 +191,14 @@ void model_load_rows(Model *model, int64_t n, int64_t length, const int32_t *tok
 }
 
 static Status load_batch(Model *model, const ModelBatch *batch, bool backward, Error *error) {
-  const Layout layout = layout_zigzag(batch->sequence_length, model->ring->rank, model->ring->size);
+  const Layout layout =
+      batch->layout != NULL ? *batch->layout : layout_zigzag(batch->sequence_length, model->ring->size);
   const int64_t n = batch->sequences * layout.local_length;
-  TRY(model_reserve(model, batch->sequences, batch->sequence_length, error));
-  TRY(ring_attention_prepare(model->attention, batch->sequences, batch->sequence_length, batch->documents,
+  TRY(model_reserve(model, batch->sequences, &layout, error));
+  TRY(ring_attention_prepare(model->attention, batch->sequences, &layout, batch->documents,
                              model->options.config.sliding_window, backward, error));
   int64_t *positions = model->staging;
-  fill_positions(&layout, batch->sequences, positions);
+  fill_positions(&layout, model->ring->rank, batch->sequences, positions);
   model_load_rows(model, n, batch->sequence_length, batch->tokens);
   model->dropout = backward && model->options.dropout > 0.0;
   if (model->dropout) {

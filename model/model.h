@@ -37,7 +37,8 @@ typedef struct ModelOptions {
 /* One rank's share of a batch. */
 typedef struct ModelBatch {
   int64_t sequences;
-  int64_t sequence_length; /* T, the same for all sequences; the ring cuts it by layout_zigzag */
+  int64_t sequence_length; /* T, the same for all sequences */
+  const Layout *layout;    /* how the ring cuts them; NULL: layout_zigzag */
   int64_t first_draw;      /* sequences drawn in the run before the first one here; read for dropout only */
   const int32_t *tokens;   /* (N), host memory */
   const int32_t *targets;  /* (N), host memory; IGNORED_TARGET weighs nothing */
@@ -70,10 +71,10 @@ float *model_gradients(Model *model);
 /* Where its buffers lie (model/memory.h), for another model to share. */
 ModelArena *model_arena(Model *model);
 
-/* Takes the memory for batches of `sequences` sequences of sequence_length tokens now: later ones that need
- * no more than such a batch take none. Without it every batch that is larger than all before takes its own.
- * STATUS_SYSTEM. */
-Status model_reserve(Model *model, int64_t sequences, int64_t sequence_length, Error *error);
+/* Takes the memory for batches of `sequences` sequences cut as `layout` now, whoever has which chunk: later
+ * ones that need no more than such a batch take none. Without it every batch that is larger than all before
+ * takes its own. STATUS_SYSTEM. */
+Status model_reserve(Model *model, int64_t sequences, const Layout *layout, Error *error);
 
 /* What one rank knows of the loss: sums, to be added over all ranks and then divided once. */
 typedef struct LossSum {

@@ -25,8 +25,9 @@ struct RingAttention {
   int hop_count;
   int *hops; /* (hop_count) ascending distances, the first is 0; room for the ring's size */
 
-  /* Sizes of one run, and of the messages that hold the runs of all sequences. */
-  size_t kv_run, dkv_run, state_run;
+  /* Sizes of one chunk, and of the messages that hold the chunks of all sequences. A run of several chunks
+   * lies where its first chunk would; it needs no more than they. */
+  size_t kv_chunk, dkv_chunk, state_chunk;
   size_t kv_message, dkv_message;
 
   bool given;                      /* the memory is the caller's */
@@ -79,13 +80,11 @@ int ring_attention_hops(const RingAttention *attention) {
 
 /* True when rank `reader` needs a key of rank `owner` for some sequence. */
 static bool needs(const RingAttention *attention, int reader, int owner) {
-  const int64_t length = attention->layout.sequence_length;
-  const Layout queries = layout_zigzag(length, reader, attention->ring->size);
-  const Layout keys = layout_zigzag(length, owner, attention->ring->size);
+  const Layout *layout = &attention->layout;
   for (int64_t b = 0; b < attention->sequences; b++) {
-    for (int i = 0; i < queries.run_count; i++) {
-      for (int j = 0; j < keys.run_count; j++) {
-        if (documents_visible(attention->documents, b, queries.runs[i], keys.runs[j], length,
+    for (Run queries = {0}; layout_next_run(layout, b, reader, &queries);) {
+      for (Run keys = {0}; layout_next_run(layout, b, owner, &keys);) {
+        if (documents_visible(attention->documents, b, queries, keys, layout->sequence_length,
                               attention->window)) {
           return true;
         }
@@ -115,29 +114,28 @@ static void write_first_keys(RingAttention *attention) {
   const size_t row_bytes = (size_t)layout->local_length * sizeof(int64_t);
   for (int64_t b = 0; b < attention->sequences; b++) {
     int64_t *first_key = attention->host_keys;
-    for (int i = 0; i < layout->run_count; i++) {
-      documents_fill_run(attention->documents, b, layout->runs[i], layout->sequence_length, attention->window,
-                         first_key);
-      first_key += layout->runs[i].length;
+    for (Run run = {0}; layout_next_run(layout, b, attention->ring->rank, &run);) {
+      documents_fill_run(attention->documents, b, run, layout->sequence_length, attention->window,
+                         first_key + run.local);
     }
     device_write(attention->device, (char *)attention->first_key.memory + (size_t)b * row_bytes,
                  attention->host_keys, row_bytes);
   }
 }
 
-/* Sizes of one run, and of the messages that hold the runs of all sequences. */
-static void measure_runs(RingAttention *attention, bool backward) {
+/* Sizes of one chunk, and of the messages that hold the chunks of all sequences. */
+static void measure_chunks(RingAttention *attention, bool backward) {
   const AttentionOps *ops = &attention->device->ops.attention;
   const AttentionDims *dims = &attention->dims;
-  const int64_t length = attention->layout.runs[0].length;
-  const size_t runs = (size_t)attention->sequences * (size_t)attention->layout.run_count;
-  const size_t forward_run = ops->forward_bytes(dims, length);
-  const size_t backward_run = backward ? ops->backward_bytes(dims, length) : 0;
-  attention->state_run = forward_run > backward_run ? forward_run : backward_run;
-  attention->kv_run = ops->kv_bytes(dims, length);
-  attention->dkv_run = ops->dkv_bytes(dims, length);
-  attention->kv_message = runs * attention->kv_run;
-  attention->dkv_message = runs * attention->dkv_run;
+  const int64_t length = attention->layout.chunk_length;
+  const size_t chunks = (size_t)(attention->sequences * layout_rank_chunks(&attention->layout));
+  const size_t forward_chunk = ops->forward_bytes(dims, length);
+  const size_t backward_chunk = backward ? ops->backward_bytes(dims, length) : 0;
+  attention->state_chunk = forward_chunk > backward_chunk ? forward_chunk : backward_chunk;
+  attention->kv_chunk = ops->kv_bytes(dims, length);
+  attention->dkv_chunk = ops->dkv_bytes(dims, length);
+  attention->kv_message = chunks * attention->kv_chunk;
+  attention->dkv_message = chunks * attention->dkv_chunk;
 }
 
 static void bind(RingAttention *attention, char *base) {
@@ -186,21 +184,21 @@ void ring_attention_give(RingAttention *attention, char *base, const ArenaBuffer
 
 static Status reserve(RingAttention *attention, bool backward, Error *error) {
   ArenaBuffer needed[RING_BUFFERS];
-  ring_memory(&attention->device->ops.attention, &attention->dims, attention->ring->size,
-              attention->sequences, attention->layout.sequence_length, backward, needed);
-  measure_runs(attention, backward);
+  ring_memory(&attention->device->ops.attention, &attention->dims, attention->sequences, &attention->layout,
+              backward, needed);
+  measure_chunks(attention, backward);
   if (has_room(attention, needed)) return STATUS_OK;
   if (!attention->given) return grow(attention, needed, error);
   return fail(error, STATUS_INTERNAL, "attention of %lld sequences of %lld tokens: no memory was planned",
               (long long)attention->sequences, (long long)attention->layout.sequence_length);
 }
 
-Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64_t sequence_length,
+Status ring_attention_prepare(RingAttention *attention, int64_t sequences, const Layout *layout,
                               const Documents *documents, int64_t window, bool backward, Error *error) {
   attention->window = window;
   attention->documents = documents;
   attention->sequences = sequences;
-  attention->layout = layout_zigzag(sequence_length, attention->ring->rank, attention->ring->size);
+  attention->layout = *layout;
   TRY(reserve(attention, backward, error));
   plan_hops(attention);
   write_first_keys(attention);
@@ -209,20 +207,24 @@ Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64
 
 /* ---------------------------------------------------------------- one run of queries or keys */
 
-/* The run `i` of sequence `b` in this rank's rows and buffers. */
+/* Where a run of sequence `b` begins in its rank's rows and buffers. */
 typedef struct Place {
-  int64_t row;   /* first row of the run */
-  int64_t index; /* number of the run over all sequences */
+  int64_t row;
+  int64_t chunk; /* over all sequences */
 } Place;
 
-static Place place_of(const RingAttention *attention, int64_t b, int i) {
-  const Layout *layout = &attention->layout;
-  return (Place){.row = b * layout->local_length + i * layout->runs[0].length,
-                 .index = b * layout->run_count + i};
+static Place place_of(const RingAttention *attention, int64_t b, Run run) {
+  const int64_t row = b * attention->layout.local_length + run.local;
+  return (Place){.row = row, .chunk = row / attention->layout.chunk_length};
 }
 
-static char *at(const Buffer *buffer, int64_t index, size_t bytes) {
-  return (char *)buffer->memory + (size_t)index * bytes;
+/* The next run of this rank. */
+static bool next_run(const RingAttention *attention, int64_t b, Run *run) {
+  return layout_next_run(&attention->layout, b, attention->ring->rank, run);
+}
+
+static char *at(const Buffer *buffer, int64_t chunk, size_t bytes) {
+  return (char *)buffer->memory + (size_t)chunk * bytes;
 }
 
 /* Elements from one row of qkv to the next. */
@@ -249,12 +251,12 @@ static void pack_own_keys(RingAttention *attention, const elem *qkv, const Buffe
   const int64_t k_column = dims->heads * dims->head_dim;
   const int64_t v_column = k_column + dims->kv_heads * dims->head_dim;
   for (int64_t b = 0; b < attention->sequences; b++) {
-    for (int i = 0; i < attention->layout.run_count; i++) {
-      const Place place = place_of(attention, b, i);
-      attention->device->ops.attention.pack_kv(attention->device, dims, attention->layout.runs[i].length,
-                                               qkv_row(attention, qkv, place.row, k_column),
-                                               qkv_row(attention, qkv, place.row, v_column),
-                                               row_stride(attention), at(kv, place.index, attention->kv_run));
+    for (Run run = {0}; next_run(attention, b, &run);) {
+      const Place place = place_of(attention, b, run);
+      attention->device->ops.attention.pack_kv(
+          attention->device, dims, run.length, qkv_row(attention, qkv, place.row, k_column),
+          qkv_row(attention, qkv, place.row, v_column), row_stride(attention),
+          at(kv, place.chunk, attention->kv_chunk));
     }
   }
 }
@@ -281,33 +283,35 @@ static void compute_block(RingAttention *attention, const Block *block) {
   }
 }
 
-/* Which pairs of a run of queries and a run of keys are computed. Of the own keys, those of a run with itself
- * are half of the causal work, and those of one run with the other the other half. */
+/* Which pairs of a run of queries and a run of keys are computed. Of the own keys, those in the same half of
+ * the rank's share as the queries are half of the causal work, and those in the other half the rest. */
 typedef enum Pairs { PAIRS_ALL, PAIRS_SAME, PAIRS_OTHER } Pairs;
 
-static bool chosen(Pairs pairs, int query_run, int key_run) {
-  return pairs == PAIRS_ALL || (pairs == PAIRS_SAME) == (query_run == key_run);
+static bool chosen(const Layout *layout, Pairs pairs, Run queries, Run keys) {
+  const int64_t half = layout_rank_chunks(layout) / 2 * layout->chunk_length;
+  return pairs == PAIRS_ALL || (pairs == PAIRS_SAME) == ((queries.local < half) == (keys.local < half));
 }
 
 /* Computes the own queries of one sequence against the keys of rank `owner`. */
-static void compute_sequence(RingAttention *attention, int64_t b, const Layout *owner, Pairs pairs,
-                             const Buffer *kv, const Buffer *dkv) {
-  const Layout *own = &attention->layout;
-  for (int i = 0; i < own->run_count; i++) {
-    const Place q = place_of(attention, b, i);
-    for (int j = 0; j < owner->run_count; j++) {
-      const int64_t key_index = b * owner->run_count + j;
-      if (!chosen(pairs, i, j) || !documents_visible(attention->documents, b, own->runs[i], owner->runs[j],
-                                                     own->sequence_length, attention->window)) {
+static void compute_sequence(RingAttention *attention, int64_t b, int owner, Pairs pairs, const Buffer *kv,
+                             const Buffer *dkv) {
+  const Layout *layout = &attention->layout;
+  for (Run queries = {0}; next_run(attention, b, &queries);) {
+    const Place q = place_of(attention, b, queries);
+    for (Run keys = {0}; layout_next_run(layout, b, owner, &keys);) {
+      const int64_t chunk = place_of(attention, b, keys).chunk;
+      if (!chosen(layout, pairs, queries, keys) ||
+          !documents_visible(attention->documents, b, queries, keys, layout->sequence_length,
+                             attention->window)) {
         continue;
       }
       const Block block = {
-          .queries = own->runs[i],
-          .keys = owner->runs[j],
+          .queries = queries,
+          .keys = keys,
           .first_key = (const int64_t *)attention->first_key.memory + q.row,
-          .state = at(&attention->states, q.index, attention->state_run),
-          .kv = at(kv, key_index, attention->kv_run),
-          .dkv = dkv == NULL ? NULL : at(dkv, key_index, attention->dkv_run),
+          .state = at(&attention->states, q.chunk, attention->state_chunk),
+          .kv = at(kv, chunk, attention->kv_chunk),
+          .dkv = dkv == NULL ? NULL : at(dkv, chunk, attention->dkv_chunk),
       };
       compute_block(attention, &block);
     }
@@ -318,9 +322,8 @@ static void compute_sequence(RingAttention *attention, int64_t b, const Layout *
  */
 static void compute_hop(RingAttention *attention, int hop, Pairs pairs, const Buffer *kv, const Buffer *dkv) {
   const int size = attention->ring->size;
-  const int owner_rank = (attention->ring->rank - attention->hops[hop] + size) % size;
-  const Layout owner = layout_zigzag(attention->layout.sequence_length, owner_rank, size);
-  for (int64_t b = 0; b < attention->sequences; b++) compute_sequence(attention, b, &owner, pairs, kv, dkv);
+  const int owner = (attention->ring->rank - attention->hops[hop] + size) % size;
+  for (int64_t b = 0; b < attention->sequences; b++) compute_sequence(attention, b, owner, pairs, kv, dkv);
 }
 
 /* ---------------------------------------------------------------- transfers */
@@ -346,23 +349,22 @@ static Status send_gradient(RingAttention *attention, int hop, const Buffer *par
 
 static void begin_forward(RingAttention *attention, const elem *qkv) {
   for (int64_t b = 0; b < attention->sequences; b++) {
-    for (int i = 0; i < attention->layout.run_count; i++) {
-      const Place place = place_of(attention, b, i);
+    for (Run run = {0}; next_run(attention, b, &run);) {
+      const Place place = place_of(attention, b, run);
       attention->device->ops.attention.forward_begin(
-          attention->device, &attention->dims, attention->layout.runs[i].length,
-          qkv_row(attention, qkv, place.row, 0), row_stride(attention),
-          at(&attention->states, place.index, attention->state_run));
+          attention->device, &attention->dims, run.length, qkv_row(attention, qkv, place.row, 0),
+          row_stride(attention), at(&attention->states, place.chunk, attention->state_chunk));
     }
   }
 }
 
 static void end_forward(RingAttention *attention, elem *out, float *lse) {
   for (int64_t b = 0; b < attention->sequences; b++) {
-    for (int i = 0; i < attention->layout.run_count; i++) {
-      const Place place = place_of(attention, b, i);
+    for (Run run = {0}; next_run(attention, b, &run);) {
+      const Place place = place_of(attention, b, run);
       attention->device->ops.attention.forward_end(
-          attention->device, &attention->dims, attention->layout.runs[i].length,
-          at(&attention->states, place.index, attention->state_run),
+          attention->device, &attention->dims, run.length,
+          at(&attention->states, place.chunk, attention->state_chunk),
           (char *)out + out_offset(attention, place.row), lse + attention->dims.heads * place.row);
     }
   }
@@ -391,14 +393,14 @@ Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *o
 static void begin_backward(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
                            const elem *dout) {
   for (int64_t b = 0; b < attention->sequences; b++) {
-    for (int i = 0; i < attention->layout.run_count; i++) {
-      const Place place = place_of(attention, b, i);
+    for (Run run = {0}; next_run(attention, b, &run);) {
+      const Place place = place_of(attention, b, run);
       const size_t offset = out_offset(attention, place.row);
       attention->device->ops.attention.backward_begin(
-          attention->device, &attention->dims, attention->layout.runs[i].length,
-          qkv_row(attention, qkv, place.row, 0), row_stride(attention), (const char *)out + offset,
-          (const char *)dout + offset, lse + attention->dims.heads * place.row,
-          at(&attention->states, place.index, attention->state_run));
+          attention->device, &attention->dims, run.length, qkv_row(attention, qkv, place.row, 0),
+          row_stride(attention), (const char *)out + offset, (const char *)dout + offset,
+          lse + attention->dims.heads * place.row,
+          at(&attention->states, place.chunk, attention->state_chunk));
     }
   }
 }
@@ -409,13 +411,12 @@ static void end_backward(RingAttention *attention, const Buffer *dkv, elem *dqkv
   const int64_t k_column = dims->heads * dims->head_dim;
   const int64_t v_column = k_column + dims->kv_heads * dims->head_dim;
   for (int64_t b = 0; b < attention->sequences; b++) {
-    for (int i = 0; i < attention->layout.run_count; i++) {
-      const Place place = place_of(attention, b, i);
-      const int64_t length = attention->layout.runs[i].length;
-      ops->backward_end(attention->device, dims, length,
-                        at(&attention->states, place.index, attention->state_run),
+    for (Run run = {0}; next_run(attention, b, &run);) {
+      const Place place = place_of(attention, b, run);
+      ops->backward_end(attention->device, dims, run.length,
+                        at(&attention->states, place.chunk, attention->state_chunk),
                         dqkv_row(attention, dqkv, place.row, 0), row_stride(attention));
-      ops->unpack_dkv(attention->device, dims, length, at(dkv, place.index, attention->dkv_run),
+      ops->unpack_dkv(attention->device, dims, run.length, at(dkv, place.chunk, attention->dkv_chunk),
                       dqkv_row(attention, dqkv, place.row, k_column),
                       dqkv_row(attention, dqkv, place.row, v_column), row_stride(attention));
     }

@@ -1,5 +1,5 @@
 /* Ring attention, forward and backward (H. Liu, M. Zaharia, P. Abbeel, "Ring attention with blockwise
- * transformers", 2023; zigzag layout of kernels/comm/layout.h).
+ * transformers", 2023; layouts of kernels/comm/layout.h).
  *
  * Each rank keeps its queries. Keys and values travel: at hop h a rank computes with those of rank - h, while
  * they are already on their way to the next rank that needs them. Forward folds every block into a running
@@ -38,10 +38,11 @@ void ring_attention_give(RingAttention *attention, char *base, const ArenaBuffer
  * comparisons: what the model then cannot do comes over the ring. */
 void ring_attention_stay_local(RingAttention *attention);
 
-/* Gets ready for a batch: `sequences` sequences of sequence_length tokens, cut by layout_zigzag; documents
- * NULL means no document mask; window 0 no sliding window. `backward` says that gradients will be asked for.
- * The buffers that were given must be large enough. Decides which hops are needed, on every rank alike. */
-Status ring_attention_prepare(RingAttention *attention, int64_t sequences, int64_t sequence_length,
+/* Gets ready for a batch: `sequences` sequences cut as `layout`, whose chunks stay until the batch is done;
+ * documents NULL means no document mask; window 0 no sliding window. `backward` says that gradients will be
+ * asked for. The buffers that were given must be large enough. Decides which hops are needed, on every rank
+ * alike. */
+Status ring_attention_prepare(RingAttention *attention, int64_t sequences, const Layout *layout,
                               const Documents *documents, int64_t window, bool backward, Error *error);
 
 /* qkv (N, (H + 2 KV) D): this rank's rows, N = sequences x local length, each with the heads of q, then k,

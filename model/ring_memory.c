@@ -1,20 +1,19 @@
 /* The memory that ring attention works in: see the header. */
 #include "model/ring_memory.h"
 
-#include "kernels/comm/layout.h"
 #include "model/phases.h"
 
-void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int ring_size, int64_t sequences,
-                 int64_t sequence_length, bool backward, ArenaBuffer buffers[RING_BUFFERS]) {
-  const Layout layout = layout_zigzag(sequence_length, 0, ring_size);
-  const int64_t length = layout.runs[0].length;
-  const size_t runs = arena_times((size_t)sequences, (size_t)layout.run_count);
-  const size_t rows = arena_times((size_t)sequences, (size_t)layout.local_length);
-  const size_t forward_run = ops->forward_bytes(dims, length);
-  const size_t backward_run = backward ? ops->backward_bytes(dims, length) : 0;
-  const size_t states = arena_times(runs, forward_run > backward_run ? forward_run : backward_run);
-  const size_t kv = arena_times(runs, ops->kv_bytes(dims, length));
-  const size_t dkv = backward ? arena_times(runs, ops->dkv_bytes(dims, length)) : 0;
+void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int64_t sequences, const Layout *layout,
+                 bool backward, ArenaBuffer buffers[RING_BUFFERS]) {
+  const int ring_size = layout->ring_size;
+  const int64_t length = layout->chunk_length;
+  const size_t chunks = arena_times((size_t)sequences, (size_t)layout_rank_chunks(layout));
+  const size_t rows = arena_times((size_t)sequences, (size_t)layout->local_length);
+  const size_t forward_chunk = ops->forward_bytes(dims, length);
+  const size_t backward_chunk = backward ? ops->backward_bytes(dims, length) : 0;
+  const size_t states = arena_times(chunks, forward_chunk > backward_chunk ? forward_chunk : backward_chunk);
+  const size_t kv = arena_times(chunks, ops->kv_bytes(dims, length));
+  const size_t dkv = backward ? arena_times(chunks, ops->dkv_bytes(dims, length)) : 0;
   const bool travels = ring_size > 1;
   const uint32_t packing = PHASE_PACK | PHASE_D_PACK;
   const uint32_t hops = PHASE_HOPS | PHASE_D_HOPS;

@@ -6,25 +6,26 @@
 #include <stdint.h>
 
 #include "kernels/base/arena.h"
+#include "kernels/comm/layout.h"
 #include "kernels/ops.h"
 
-/* What it works in, device memory. R runs of each of the sequences. */
+/* What it works in, device memory. C chunks of each of the sequences. */
 typedef enum RingBuffer {
   RING_FIRST_KEY,    /* (sequences, local length) int64_t: the first key that each query sees */
-  RING_STATES,       /* (sequences, R) states of query runs */
-  RING_KV_0,         /* (sequences, R) packed keys and values: at hand */
+  RING_STATES,       /* (sequences, C) states of query runs */
+  RING_KV_0,         /* (sequences, C) packed keys and values: at hand */
   RING_KV_1,         /* and arriving; none in a ring of one */
-  RING_DKV_OWN,      /* (sequences, R) gradient of the own keys and values */
-  RING_DKV_PART_0,   /* (sequences, R) those of other ranks at every second hop; none in a ring of two */
+  RING_DKV_OWN,      /* (sequences, C) gradient of the own keys and values */
+  RING_DKV_PART_0,   /* (sequences, C) those of other ranks at every second hop; none in a ring of two */
   RING_DKV_PART_1,   /* and at the hops between; while one is computed the other is sent */
-  RING_DKV_ARRIVING, /* (sequences, R) gradient as the ranks before left it */
+  RING_DKV_ARRIVING, /* (sequences, C) gradient as the ranks before left it */
   RING_BUFFERS
 } RingBuffer;
 
-/* The bytes of each buffer for batches of `sequences` sequences of sequence_length tokens on a ring of
- * `ring_size`, with `backward` also for their gradients, and the phases (model/phases.h) in which it matters.
- * Those that are not needed have no bytes. */
-void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int ring_size, int64_t sequences,
-                 int64_t sequence_length, bool backward, ArenaBuffer buffers[RING_BUFFERS]);
+/* The bytes of each buffer for batches of `sequences` sequences cut as `layout`, with `backward` also for
+ * their gradients, and the phases (model/phases.h) in which it matters. Those that are not needed have no
+ * bytes. */
+void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int64_t sequences, const Layout *layout,
+                 bool backward, ArenaBuffer buffers[RING_BUFFERS]);
 
 #endif

@@ -38,16 +38,17 @@ Status batches_check_length(const Config *config, const char *pattern, int64_t l
       pattern, (long long)tokens, (long long)length);
 }
 
-Status batches_to_model(const Config *config, Comm *ring, const Batch *batch, Documents *documents,
-                        ModelBatch *out, Error *error) {
+Layout batches_layout(const Config *config, int64_t length, int ring_size) {
+  return config->data.document_mask ? layout_packed(length, ring_size) : layout_zigzag(length, ring_size);
+}
+
+void batches_to_model(const Config *config, const Batch *batch, Documents *documents, ModelBatch *out) {
+  *documents = batch_documents(batch);
   *out = (ModelBatch){.sequences = batch->sequences,
                       .sequence_length = batch->layout.sequence_length,
+                      .layout = &batch->layout,
                       .first_draw = batch->first_draw,
                       .tokens = batch->tokens,
-                      .targets = batch->targets};
-  if (!config->data.document_mask) return STATUS_OK;
-  TRY(documents_gather(ring, batch->sequences, batch->document_starts, batch->document_offsets, documents,
-                       error));
-  out->documents = documents;
-  return STATUS_OK;
+                      .targets = batch->targets,
+                      .documents = config->data.document_mask ? documents : NULL};
 }

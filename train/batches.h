@@ -1,10 +1,9 @@
-/* From the loader's batches to the model's: document starts are gathered over the ring. */
+/* From the loader's batches to the model's. */
 #ifndef RINGGPT_TRAIN_BATCHES_H
 #define RINGGPT_TRAIN_BATCHES_H
 
 #include "data/loader.h"
 #include "kernels/base/status.h"
-#include "kernels/comm/comm.h"
 #include "model/model.h"
 #include "train/config.h"
 
@@ -20,9 +19,11 @@ Status batches_end_of_document(const Config *config, const char *pattern, int32_
  * before anything is computed. Fails as dataset_open; STATUS_DATA when they are too short. */
 Status batches_check_length(const Config *config, const char *pattern, int64_t length, Error *error);
 
-/* Describes `batch` to the model. With a document mask, *documents (released by documents_free) holds the
- * starts of all ranks and belongs to *out; without, it stays as it is. Collective over the ring. */
-Status batches_to_model(const Config *config, Comm *ring, const Batch *batch, Documents *documents,
-                        ModelBatch *out, Error *error);
+/* How sequences of `length` tokens are cut over a ring, but for the owners of chunks, which come with a
+ * batch. */
+Layout batches_layout(const Config *config, int64_t length, int ring_size);
+
+/* Describes `batch` to the model. *documents is written and belongs to *out. */
+void batches_to_model(const Config *config, const Batch *batch, Documents *documents, ModelBatch *out);
 
 #endif

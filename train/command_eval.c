@@ -94,7 +94,8 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   TRY_GOTO(plan(config, tasks, error), done);
   TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
   for (int64_t i = 0; i < config->eval.contexts.count; i++) {
-    TRY_GOTO(model_reserve(model, 1, config->eval.contexts.values[i], error), done);
+    const Layout layout = batches_layout(config, config->eval.contexts.values[i], rank->ring->size);
+    TRY_GOTO(model_reserve(model, 1, &layout, error), done);
   }
   TRY_GOTO(host_weights_load(evaluation->checkpoint, rank->device, model, rank->world, error), done);
   TRY_GOTO(forecast_overlap(config, rank, error), done);

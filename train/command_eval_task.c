@@ -78,7 +78,8 @@ static Status load_model(Rank *rank, const Evaluation *evaluation, Model **model
     TRY(agreement_data(rank->world, config, config->data.val, error));
   TRY(model_create(rank->device, rank->ring, &options, model, error));
   for (int64_t i = 0; i < config->eval.contexts.count; i++) {
-    TRY(model_reserve(*model, 1, config->eval.contexts.values[i], error));
+    const Layout layout = layout_zigzag(config->eval.contexts.values[i], rank->ring->size);
+    TRY(model_reserve(*model, 1, &layout, error));
   }
   return host_weights_load(evaluation->checkpoint, rank->device, *model, rank->world, error);
 }

@@ -9,6 +9,7 @@
 #include "kernels/cpu/cpu_device.h"
 #include "model/memory.h"
 #include "model/params.h"
+#include "train/batches.h"
 #include "train/schedule.h"
 
 /* Of a process that has begun but taken nothing for a run; of the stack, the products' scratch and the like
@@ -59,7 +60,8 @@ static ModelOptions model_options(const Config *config, bool training) {
 
 /* Bytes of the batches that a loader holds. */
 static size_t loader_batches(const Config *config, int64_t sequences, int64_t length, int64_t read_ahead) {
-  const LoaderOptions options = {.sequence_length = length,
+  const LoaderOptions options = {.documents = config->data.document_mask,
+                                 .sequence_length = length,
                                  .micro_batch = sequences,
                                  .ring_size = (int)config->parallelism.ring,
                                  .read_ahead = (int)read_ahead};
@@ -70,11 +72,10 @@ static size_t loader_batches(const Config *config, int64_t sequences, int64_t le
 static void add_case(const Config *config, const Ops *ops, bool training, int64_t sequences, int64_t length,
                      ModelMemory *all, MemoryPlan *plan) {
   const ModelOptions options = model_options(config, training);
-  const int ring = (int)config->parallelism.ring;
-  const Layout layout = layout_zigzag(length, 0, ring);
+  const Layout layout = batches_layout(config, length, (int)config->parallelism.ring);
   ModelMemory own = {0};
-  (void)model_memory_add(&own, &options, ops, ring, sequences, length);
-  (void)model_memory_add(all, &options, ops, ring, sequences, length);
+  (void)model_memory_add(&own, &options, ops, sequences, &layout);
+  (void)model_memory_add(all, &options, ops, sequences, &layout);
   MemoryCase *added = &plan->cases_of[plan->cases++];
   *added = (MemoryCase){
       .training = training,

@@ -82,7 +82,7 @@ static void append_need(Line *line, int64_t group, const OverlapSpeeds *speeds, 
 
 /* What a rank has of a sequence, and what that hides. */
 static void append_stage(Line *line, int64_t length, int ring, const int64_t need[2], bool training) {
-  const int64_t tokens = layout_zigzag(length, 0, ring).local_length;
+  const int64_t tokens = layout_zigzag(length, ring).local_length;
   const bool forward = tokens >= need[RING_FORWARD];
   append_count(line, tokens);
   if (!training) {

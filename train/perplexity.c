@@ -46,11 +46,11 @@ static void score(PerplexityBucket *bucket, double nll) {
 }
 
 /* Adds the positions of a window from `first` on. */
-static void score_window(const Batch *batch, const float *nll, int64_t first, Perplexity *result) {
-  int64_t row = 0;
-  for (int i = 0; i < batch->layout.run_count; i++) {
-    const Run run = batch->layout.runs[i];
-    for (int64_t j = 0; j < run.length; j++, row++) {
+static void score_window(const Batch *batch, int ring_rank, const float *nll, int64_t first,
+                         Perplexity *result) {
+  for (Run run = {0}; layout_next_run(&batch->layout, 0, ring_rank, &run);) {
+    for (int64_t j = 0; j < run.length; j++) {
+      const int64_t row = run.local + j;
       if (batch->targets[row] == IGNORED_TARGET || run.start + j < first) continue;
       score(&result->total, (double)nll[row]);
       score(&result->buckets[bucket_of(run.start + j)], (double)nll[row]);
@@ -84,11 +84,11 @@ double perplexity_work(const Model *model, const ModelConfig *config, const Wind
 }
 
 /* The pairs of this rank's rows, of all layers and heads. */
-static int64_t rank_pairs(const Config *config, const Batch *batch, const Documents *documents) {
+static int64_t rank_pairs(const Config *config, int ring_rank, const Batch *batch,
+                          const Documents *documents) {
   const ModelConfig *model = &config->model;
   int64_t pairs = 0;
-  for (int i = 0; i < batch->layout.run_count; i++) {
-    const Run run = batch->layout.runs[i];
+  for (Run run = {0}; layout_next_run(&batch->layout, 0, ring_rank, &run);) {
     for (int64_t j = 0; j < run.length && run.start + j < batch->layout.sequence_length; j++) {
       const int64_t position = run.start + j;
       pairs += position + 1 - documents_first_key(documents, 0, position, model->sliding_window);
@@ -97,8 +97,8 @@ static int64_t rank_pairs(const Config *config, const Batch *batch, const Docume
   return pairs * model->num_attention_heads * model->num_hidden_layers;
 }
 
-static void announce(const Config *config, const Model *model, const Windows *windows, int64_t w,
-                     const Batch *batch, const Documents *documents, EvalWatch *watch) {
+static void announce(const Config *config, const Rank *rank, const Model *model, const Windows *windows,
+                     int64_t w, const Batch *batch, const Documents *documents, EvalWatch *watch) {
   char what[96];
   char context[32];
   if (watch == NULL) return;
@@ -106,7 +106,7 @@ static void announce(const Config *config, const Model *model, const Windows *wi
   (void)snprintf(what, sizeof what, "context %s, window %lld of %lld", context, (long long)w + 1,
                  (long long)windows->count);
   eval_watch_window(watch, window_work(model, &config->model, windows_length(windows, w)),
-                    watch->shows ? rank_pairs(config, batch, documents) : 0, what);
+                    watch->shows ? rank_pairs(config, rank->ring->rank, batch, documents) : 0, what);
 }
 
 /* ---------------------------------------------------------------- running */
@@ -117,13 +117,11 @@ static Status run_window(const Config *config, const Rank *rank, Model *model, L
   const Batch *batch = NULL;
   TRY(loader_next(loader, &batch, error));
   ModelBatch model_batch;
-  Documents documents = {0};
-  TRY(batches_to_model(config, rank->ring, batch, &documents, &model_batch, error));
-  announce(config, model, &task->windows, w, batch, model_batch.documents, task->watch);
-  const Status status = model_evaluate(model, &model_batch, nll, error);
-  documents_free(&documents);
-  if (status != STATUS_OK) return status;
-  score_window(batch, nll, windows_first_scored(&task->windows, w), result);
+  Documents documents;
+  batches_to_model(config, batch, &documents, &model_batch);
+  announce(config, rank, model, &task->windows, w, batch, model_batch.documents, task->watch);
+  TRY(model_evaluate(model, &model_batch, nll, error));
+  score_window(batch, rank->ring->rank, nll, windows_first_scored(&task->windows, w), result);
   if (task->watch != NULL) eval_watch_window_end(task->watch);
   return STATUS_OK;
 }
@@ -162,6 +160,8 @@ Status perplexity_run(const Config *config, const Rank *rank, Model *model, cons
       .pattern = task->pattern,
       .vocab_size = config->model.vocab_size,
       .end_of_document = task->end_of_document,
+      .documents = config->data.document_mask,
+      .window = config->model.sliding_window,
       .sequence_length = windows->context,
       .stride = windows->mode == EVAL_FULL ? 0 : windows->stride,
       .tokens = windows->tokens,
@@ -172,7 +172,7 @@ Status perplexity_run(const Config *config, const Rank *rank, Model *model, cons
       .data_size = rank->data_size,
       .read_ahead = 1,
   };
-  const Layout layout = layout_zigzag(windows->context, rank->ring->rank, rank->ring->size);
+  const Layout layout = batches_layout(config, windows->context, rank->ring->size);
   Status status = STATUS_OK;
   Loader *loader = NULL;
   void *nll = NULL;

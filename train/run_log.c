@@ -25,6 +25,7 @@
 
 struct RunLog {
   int64_t every; /* logging.every */
+  bool packed;   /* documents are packed on a ring: steps show their balance */
   int64_t steps; /* of the whole run */
   int64_t steps_done;
   int64_t evaluations; /* records of evaluations at the step the run went on from */
@@ -150,6 +151,7 @@ Status run_log_open(const Config *config, FILE *terminal, RunLog **out, Error *e
   RunLog *log = calloc(1, sizeof *log);
   if (!log) return fail(error, STATUS_SYSTEM, "no memory for the log of the run");
   log->every = config->logging.every;
+  log->packed = config->data.document_mask && config->parallelism.ring > 1;
   log->steps = config->train.steps;
   log->terminal = terminal_make(terminal);
   /* Open MPI makes a terminal of what it collects. */
@@ -209,15 +211,16 @@ void run_log_message(RunLog *log, const char *format, ...) {
 }
 
 static void show_step(RunLog *log, const StepRecord *record) {
-  char line[LINE_BYTES], length[32], speed[32];
+  char line[LINE_BYTES], length[32], speed[32], balance[32] = "";
   progress_count(record->sequence_length, length, sizeof length);
   progress_count(llround(record->tokens_per_second), speed, sizeof speed);
+  if (log->packed) (void)snprintf(balance, sizeof balance, "  balance %.2f", record->balance);
   (void)snprintf(line, sizeof line,
                  "step %" PRId64 "/%" PRId64
                  "  loss %.4f  lr %.2e  norm %.3f  length %s  %s tokens/s  %.0f ms"
-                 "  exposed %.1f ms  skew %.1f ms%s",
+                 "  exposed %.1f ms  skew %.1f ms%s%s",
                  record->step, log->steps, record->loss, record->learning_rate, record->grad_norm, length,
-                 speed, record->step_ms, record->exposed_comm_ms, record->skew_ms,
+                 speed, record->step_ms, record->exposed_comm_ms, record->skew_ms, balance,
                  record->skipped ? "  SKIPPED: loss or norm is not finite" : "");
   show(log, line);
 }
@@ -273,6 +276,7 @@ Status run_log_step(RunLog *log, const StepRecord *record, Error *error) {
       json_object_set_new(object, "step_ms", number(record->step_ms)) == 0 &&
       json_object_set_new(object, "exposed_comm_ms", number(record->exposed_comm_ms)) == 0 &&
       json_object_set_new(object, "skew_ms", number(record->skew_ms)) == 0 &&
+      json_object_set_new(object, "balance", number(record->balance)) == 0 &&
       json_object_set_new(object, "skipped", json_boolean(record->skipped)) == 0;
   const Status status = append_record(log, object, whole, error);
   log->steps_done = record->step;

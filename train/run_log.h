@@ -32,6 +32,7 @@ typedef struct StepRecord {
   double step_ms;
   double exposed_comm_ms; /* of it, spent on messages: the peers were ready, the data not there, or copied */
   double skew_ms;         /* of it, waited for peers that were not ready */
+  double balance;         /* attention of the rank of a ring that has most of it, over the mean; 1 is best */
   bool skipped;           /* nothing was updated, because loss or norm was not finite */
 } StepRecord;
 

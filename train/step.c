@@ -11,6 +11,7 @@ typedef struct StepSums {
   double targets;
   double squares; /* of the gradients, each parameter once */
   double stops;   /* ranks that saw a signal */
+  double balance; /* attention of the rank that has most of it in its ring, over the mean */
 } StepSums;
 
 static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *error) {
@@ -19,6 +20,8 @@ static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *e
       .pattern = config->data.train,
       .vocab_size = config->model.vocab_size,
       .end_of_document = trainer->end_of_document,
+      .documents = config->data.document_mask,
+      .window = config->model.sliding_window,
       .sequence_length = stage->sequence_length,
       .micro_batch = stage->micro_batch_size,
       .ring_rank = trainer->rank->ring->rank,
@@ -46,16 +49,16 @@ Status trainer_enter_stage(Trainer *trainer, Error *error) {
   return open_loader(trainer, &stage, error);
 }
 
-static Status run_micro_batch(Trainer *trainer, bool last, Error *error) {
+static Status run_micro_batch(Trainer *trainer, bool last, Balance *balance, Error *error) {
   const ModelListener listener = sharding_listener(&trainer->sharding, last);
   const Batch *batch = NULL;
   TRY(loader_next(trainer->loader, &batch, error));
   ModelBatch model_batch;
-  Documents documents = {0};
-  TRY(batches_to_model(trainer->config, trainer->rank->ring, batch, &documents, &model_batch, error));
-  const Status status = model_forward_backward(trainer->model, &model_batch, &listener, error);
-  documents_free(&documents);
-  return status;
+  Documents documents;
+  batches_to_model(trainer->config, batch, &documents, &model_batch);
+  balance->pairs += batch->balance.pairs;
+  balance->largest += batch->balance.largest;
+  return model_forward_backward(trainer->model, &model_batch, &listener, error);
 }
 
 /* Gradients of the whole step, summed over all ranks, and the sums of the loss. */
@@ -65,18 +68,28 @@ static Status accumulate(Trainer *trainer, StepSums *sums, Error *error) {
       stage->global_batch_size / (stage->micro_batch_size * trainer->rank->data_size);
   const size_t bytes = (size_t)model_table(trainer->model)->total * sizeof(float);
   LossSum loss = {0};
+  Balance balance = {0};
   device_zero(trainer->rank->device, model_gradients(trainer->model), bytes);
   for (int64_t i = 0; i < micro_batches; i++) {
-    TRY(run_micro_batch(trainer, i + 1 == micro_batches, error));
+    TRY(run_micro_batch(trainer, i + 1 == micro_batches, &balance, error));
   }
   TRY(sharding_finish_gradients(&trainer->sharding, error));
   /* The one place in a step where a device that works on its own is waited for. */
   const double squares = optimizer_sum_of_squares(&trainer->optimizer, model_gradients(trainer->model));
   TRY(model_take_loss(trainer->model, &loss, error));
   trainer->rank->world->waits.exposed += device_waited(trainer->rank->device);
-  double values[4] = {loss.nll, (double)loss.targets, squares, stop_requested(trainer->stop) ? 1.0 : 0.0};
-  TRY(comm_all_reduce(trainer->rank->world, COMM_F64, COMM_SUM, values, 4, error));
-  *sums = (StepSums){.nll = values[0], .targets = values[1], .squares = values[2], .stops = values[3]};
+  double values[6] = {loss.nll,
+                      (double)loss.targets,
+                      squares,
+                      stop_requested(trainer->stop) ? 1.0 : 0.0,
+                      (double)balance.largest * trainer->rank->ring->size,
+                      (double)balance.pairs};
+  TRY(comm_all_reduce(trainer->rank->world, COMM_F64, COMM_SUM, values, 6, error));
+  *sums = (StepSums){.nll = values[0],
+                     .targets = values[1],
+                     .squares = values[2],
+                     .stops = values[3],
+                     .balance = values[4] / values[5]};
   return STATUS_OK;
 }
 
@@ -139,6 +152,7 @@ Status trainer_step(Trainer *trainer, Error *error) {
       .exposed_comm_ms = 1e3 * (after.exposed - before.exposed),
       .skew_ms = 1e3 * (after.skew - before.skew),
       .skipped = skipped,
+      .balance = sums.balance,
   };
   Error unrecorded = {0};
   if (run_log_step(trainer->log, &step, &unrecorded) != STATUS_OK) trainer_unrecorded(trainer, &unrecorded);

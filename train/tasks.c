@@ -70,7 +70,7 @@ static Status alloc_rows(const Work *work, int32_t **out, Error *error) {
 }
 
 static Status open_work(Work *work, Error *error) {
-  work->layout = layout_zigzag(work->context, work->rank->ring->rank, work->rank->ring->size);
+  work->layout = layout_zigzag(work->context, work->rank->ring->size);
   TRY(alloc_rows(work, &work->tokens, error));
   TRY(alloc_rows(work, &work->targets, error));
   return alloc_rows(work, &work->predictions, error);
@@ -96,11 +96,10 @@ static double work_of(const Config *config, const Model *model, int64_t context,
 static int64_t own_pairs(const Work *work) {
   const ModelConfig *model = &work->config->model;
   int64_t pairs = 0;
-  for (int i = 0; i < work->layout.run_count; i++) {
-    const int64_t start = work->layout.runs[i].start;
-    const int64_t behind = start + work->layout.runs[i].length;
+  for (Run run = {0}; layout_next_run(&work->layout, 0, work->rank->ring->rank, &run);) {
+    const int64_t behind = run.start + run.length;
     const int64_t end = behind < work->context ? behind : work->context;
-    if (start < end) pairs += (end * (end + 1) - start * (start + 1)) / 2;
+    if (run.start < end) pairs += (end * (end + 1) - run.start * (run.start + 1)) / 2;
   }
   return pairs * model->num_attention_heads * model->num_hidden_layers;
 }
@@ -128,8 +127,7 @@ static Status predict(Work *work, int64_t number, int64_t count, Error *error) {
 /* This rank's share of a sample of context + 1 tokens, whose last `answers` have to be predicted. */
 static void cut_sample(Work *work, const int32_t *sample, int64_t answers) {
   int64_t row = 0;
-  for (int i = 0; i < work->layout.run_count; i++) {
-    const Run run = work->layout.runs[i];
+  for (Run run = {0}; layout_next_run(&work->layout, 0, work->rank->ring->rank, &run);) {
     for (int64_t position = run.start; position < run.start + run.length; position++, row++) {
       const bool inside = position < work->context;
       const bool asks = inside && position >= work->context - answers;
@@ -215,13 +213,13 @@ done:
 /* ---------------------------------------------------------------- key-value recall */
 
 /* Whether this rank holds both halves of a pair. */
-static bool is_own(const Layout *layout, int64_t pair) {
+static bool is_own(const Work *work, int64_t pair) {
   bool key = false;
   bool value = false;
-  for (int i = 0; i < layout->run_count; i++) {
-    const int64_t end = layout->runs[i].start + layout->runs[i].length;
-    key = key || (2 * pair >= layout->runs[i].start && 2 * pair < end);
-    value = value || (2 * pair + 1 >= layout->runs[i].start && 2 * pair + 1 < end);
+  for (Run run = {0}; layout_next_run(&work->layout, 0, work->rank->ring->rank, &run);) {
+    const int64_t end = run.start + run.length;
+    key = key || (2 * pair >= run.start && 2 * pair < end);
+    value = value || (2 * pair + 1 >= run.start && 2 * pair + 1 < end);
   }
   return key && value;
 }
@@ -238,14 +236,13 @@ static int row_of(int64_t distance) {
 
 static void grade_recall(const Work *work, const RecallSequence *sequence, TaskResult *result) {
   int64_t i = 0;
-  for (int r = 0; r < work->layout.run_count; r++) {
-    const Run run = work->layout.runs[r];
+  for (Run run = {0}; layout_next_run(&work->layout, 0, work->rank->ring->rank, &run);) {
     for (int64_t position = run.start; position < run.start + run.length; position++, i++) {
       if (work->targets[i] == IGNORED_TARGET) continue;
       const int64_t pair = recall_asked(sequence, position);
       const bool right = work->predictions[i] == work->targets[i];
       add_score(&result->rows[row_of(position - (2 * pair + 1))], right);
-      add_score(is_own(&work->layout, pair) ? &result->own : &result->remote, right);
+      add_score(is_own(work, pair) ? &result->own : &result->remote, right);
       add_score(&result->total, right);
     }
   }
@@ -255,8 +252,7 @@ static Status run_recall_sample(Work *work, int64_t number, TaskResult *result, 
   const RecallOptions recall = batches_recall(work->config);
   const RecallSequence sequence = recall_sequence(&recall, RECALL_HELD_OUT + number, work->context);
   int64_t row = 0;
-  for (int i = 0; i < work->layout.run_count; i++) {
-    const Run run = work->layout.runs[i];
+  for (Run run = {0}; layout_next_run(&work->layout, 0, work->rank->ring->rank, &run);) {
     recall_fill(&sequence, run.start, run.length, work->tokens + row, work->targets + row);
     row += run.length;
   }

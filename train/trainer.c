@@ -73,7 +73,8 @@ static Status reserve_memory(const Trainer *trainer, Error *error) {
   for (int i = 0; i < plan->cases; i++) {
     const MemoryCase *at = &plan->cases_of[i];
     Model *model = at->training ? trainer->model : trainer->evaluator;
-    TRY(model_reserve(model, at->sequences, at->length, error));
+    const Layout layout = batches_layout(trainer->config, at->length, trainer->rank->ring->size);
+    TRY(model_reserve(model, at->sequences, &layout, error));
   }
   return STATUS_OK;
 }

@@ -26,7 +26,7 @@ typedef enum CommLabel {
   COMM_KEY_VALUE_GRADIENTS,
   COMM_GRADIENTS,
   COMM_WEIGHTS,
-  COMM_CONTROL, /* small things: sums of losses, document starts, agreement */
+  COMM_CONTROL, /* small things: sums of losses, agreement */
   COMM_LABELS
 } CommLabel;
 

@@ -143,7 +143,8 @@ static Status measure(Bench *bench, RingResult *result, Error *error) {
   TRY_GOTO(
       ring_attention_create(bench->rank->device, bench->rank->ring, &bench->task->dims, &attention, error),
       done);
-  TRY_GOTO(ring_attention_prepare(attention, 1, bench->task->tokens, NULL, 0, true, error), done);
+  const Layout layout = layout_zigzag(bench->task->tokens, bench->rank->ring->size);
+  TRY_GOTO(ring_attention_prepare(attention, 1, &layout, NULL, 0, true, error), done);
   TRY_GOTO(measure_pass(bench, attention, false, alone, &result->forward, error), done);
   TRY_GOTO(measure_pass(bench, attention, true, alone, &result->backward, error), done);
 done:

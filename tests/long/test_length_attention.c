@@ -56,13 +56,12 @@ static void sequence_free(Sequence *s) {
 /* ---------------------------------------------------------------- on the ring */
 
 /* Copies columns between the rows of this rank (stride `columns`, from `column` on) and a whole (T, D). */
-static void exchange(const Layout *layout, float *whole, float *own, int64_t columns, int64_t column,
-                     bool to_own) {
-  int64_t row = 0;
-  for (int i = 0; i < layout->run_count; i++) {
-    for (int64_t j = 0; j < layout->runs[i].length; j++, row++) {
-      float *here = own + row * columns + column;
-      float *there = whole + (layout->runs[i].start + j) * D;
+static void exchange(const Layout *layout, int rank, float *whole, float *own, int64_t columns,
+                     int64_t column, bool to_own) {
+  for (Run run = {0}; layout_next_run(layout, 0, rank, &run);) {
+    for (int64_t j = 0; j < run.length; j++) {
+      float *here = own + (run.local + j) * columns + column;
+      float *there = whole + (run.start + j) * D;
       memcpy(to_own ? here : there, to_own ? there : here, D * sizeof *here);
     }
   }
@@ -79,7 +78,7 @@ static Status compute(const TestRank *rank, const Layout *layout, const Own *own
   RingAttention *attention = NULL;
   Status status = STATUS_OK;
   TRY(ring_attention_create(rank->device, rank->ring, &dims, &attention, error));
-  TRY_GOTO(ring_attention_prepare(attention, 1, layout->sequence_length, NULL, 0, true, error), done);
+  TRY_GOTO(ring_attention_prepare(attention, 1, layout, NULL, 0, true, error), done);
   TRY_GOTO(ring_attention_forward(attention, own->qkv, own->out, own->lse, error), done);
   TRY_GOTO(ring_attention_backward(attention, own->qkv, own->out, own->lse, own->dout, own->dqkv, error),
            done);
@@ -93,20 +92,20 @@ done:
 /* One rank: its rows of the sequence in, its rows of the results out. */
 static Status attend(TestRank *rank, void *context, Error *error) {
   Sequence *s = context;
-  const Layout layout = layout_zigzag(s->length, rank->ring->rank, rank->ring->size);
+  const Layout layout = layout_zigzag(s->length, rank->ring->size);
   const int64_t n = layout.local_length;
   Own own = {rows(n, 3 * D), rows(n, 3 * D), rows(n, D), rows(n, D), rows(n, 1)};
   float *const inputs[] = {s->q, s->k, s->v};
   float *const gradients[] = {s->dq, s->dk, s->dv};
-  for (int i = 0; i < 3; i++) exchange(&layout, inputs[i], own.qkv, 3 * D, (int64_t)i * D, true);
-  exchange(&layout, s->dout, own.dout, D, 0, true);
+  for (int i = 0; i < 3; i++)
+    exchange(&layout, rank->ring->rank, inputs[i], own.qkv, 3 * D, (int64_t)i * D, true);
+  exchange(&layout, rank->ring->rank, s->dout, own.dout, D, 0, true);
   const Status status = compute(rank, &layout, &own, error);
-  for (int i = 0; i < 3; i++) exchange(&layout, gradients[i], own.dqkv, 3 * D, (int64_t)i * D, false);
-  exchange(&layout, s->out, own.out, D, 0, false);
-  const float *lse = own.lse;
-  for (int i = 0; i < layout.run_count; i++) {
-    memcpy(s->lse + layout.runs[i].start, lse, (size_t)layout.runs[i].length * sizeof *lse);
-    lse += layout.runs[i].length;
+  for (int i = 0; i < 3; i++)
+    exchange(&layout, rank->ring->rank, gradients[i], own.dqkv, 3 * D, (int64_t)i * D, false);
+  exchange(&layout, rank->ring->rank, s->out, own.out, D, 0, false);
+  for (Run run = {0}; layout_next_run(&layout, 0, rank->ring->rank, &run);) {
+    memcpy(s->lse + run.start, own.lse + run.local, (size_t)run.length * sizeof *own.lse);
   }
   float *all[] = {own.qkv, own.dqkv, own.out, own.dout, own.lse};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);

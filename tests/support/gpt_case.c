@@ -15,6 +15,7 @@
 #include "tests/support/elements.h"
 #include "tests/support/expect.h"
 #include "tests/support/ranks.h"
+#include "tests/support/scatter.h"
 #include "train/host_weights.h"
 
 enum { WEIGHT_SEED = 7, TOKEN_SEED = 11, END_OF_DOCUMENT = 3 };
@@ -105,17 +106,33 @@ typedef struct Cut {
   int64_t sequences;
   int64_t first; /* number of the first sequence */
   Layout layout;
+  int rank; /* in the ring */
+  int32_t *chunks;
   int32_t *tokens;
   int32_t *targets;
-  int64_t *starts;
+  int64_t *starts; /* of documents, in the whole sequences */
   int64_t *offsets;
 } Cut;
 
 static void free_cut(Cut *cut) {
+  free(cut->chunks);
   free(cut->tokens);
   free(cut->targets);
   free(cut->starts);
   free(cut->offsets);
+}
+
+static Status cut_sequences(const GptCase *test, int ring_size, Cut *cut, Error *error) {
+  void *memory = NULL;
+  cut->layout = layout_zigzag(test->sequence_length, ring_size);
+  if (test->rank_chunks == 0 || ring_size == 1) return STATUS_OK;
+  cut->layout = layout_cut(test->sequence_length, ring_size, test->rank_chunks);
+  const size_t count = (size_t)(cut->sequences * ring_size * test->rank_chunks);
+  TRY(memory_alloc(count, sizeof(int32_t), "chunks", &memory, error));
+  cut->chunks = memory;
+  cut->layout.chunks = memory;
+  scatter_chunks(&cut->layout, cut->sequences, 3, cut->chunks);
+  return STATUS_OK;
 }
 
 /* The cut of `sequences` sequences from number `first` on. */
@@ -125,13 +142,15 @@ static Status allocate_cut(const TestRank *rank, const Shared *shared, int64_t f
   void *memory[4] = {NULL};
   cut->sequences = sequences;
   cut->first = first;
-  cut->layout = layout_zigzag(test->sequence_length, rank->ring->rank, rank->ring->size);
+  cut->rank = rank->ring->rank;
+  TRY(cut_sequences(test, rank->ring->size, cut, error));
   const size_t rows = (size_t)(cut->sequences * cut->layout.local_length);
   TRY(memory_alloc(rows, sizeof(int32_t), "tokens", &memory[0], error));
   cut->tokens = memory[0];
   TRY(memory_alloc(rows, sizeof(int32_t), "targets", &memory[1], error));
   cut->targets = memory[1];
-  TRY(memory_alloc(rows, sizeof(int64_t), "starts", &memory[2], error));
+  const size_t positions = (size_t)(cut->sequences * test->sequence_length);
+  TRY(memory_alloc(positions, sizeof(int64_t), "starts", &memory[2], error));
   cut->starts = memory[2];
   TRY(memory_alloc((size_t)cut->sequences + 1, sizeof(int64_t), "offsets", &memory[3], error));
   cut->offsets = memory[3];
@@ -140,23 +159,24 @@ static Status allocate_cut(const TestRank *rank, const Shared *shared, int64_t f
 
 /* Global index of row `row` of a cut, or -1 in the padding. */
 static int64_t global_index(const GptCase *test, const Cut *cut, int64_t row) {
-  const int64_t local = row % cut->layout.local_length;
-  const int64_t length = cut->layout.runs[0].length;
-  const int run = (int)(local / length);
-  const int64_t position = cut->layout.runs[run].start + local % length;
+  const int64_t position = scatter_position(&cut->layout, cut->rank, row);
   const int64_t sequence = cut->first + row / cut->layout.local_length;
   return position < test->sequence_length ? sequence * test->sequence_length + position : -1;
 }
 
 static void fill_cut(const GptCase *test, const Shared *shared, Cut *cut) {
+  const int64_t length = test->sequence_length;
   int64_t starts = 0;
   for (int64_t row = 0; row < cut->sequences * cut->layout.local_length; row++) {
     const int64_t i = global_index(test, cut, row);
-    if (row % cut->layout.local_length == 0) cut->offsets[row / cut->layout.local_length] = starts;
     cut->tokens[row] = i < 0 ? 0 : shared->tokens[i];
     cut->targets[row] = i < 0 ? IGNORED_TARGET : shared->targets[i];
-    if (i < 0 || i % test->sequence_length == 0) continue;
-    if (shared->tokens[i - 1] == END_OF_DOCUMENT) cut->starts[starts++] = i % test->sequence_length;
+  }
+  for (int64_t i = 0; i < cut->sequences * length; i++) {
+    if (i % length == 0) cut->offsets[i / length] = starts;
+    if (i % length > 0 && shared->tokens[cut->first * length + i - 1] == END_OF_DOCUMENT) {
+      cut->starts[starts++] = i % length;
+    }
   }
   cut->offsets[cut->sequences] = starts;
 }
@@ -208,23 +228,20 @@ static Status run_cut(TestRank *rank, Model *model, Model *evaluator, Shared *sh
                       int64_t sequences, Error *error) {
   const GptCase *test = shared->test;
   Cut cut = {0};
-  Documents documents = {0};
   Status status = STATUS_OK;
   TRY_GOTO(allocate_cut(rank, shared, first, sequences, &cut, error), done);
   fill_cut(test, shared, &cut);
   ModelBatch batch = {.sequences = cut.sequences,
                       .sequence_length = test->sequence_length,
+                      .layout = &cut.layout,
                       .first_draw = test->first_draw + first,
                       .tokens = cut.tokens,
                       .targets = cut.targets};
-  if (test->document_mask) {
-    TRY_GOTO(documents_gather(rank->ring, cut.sequences, cut.starts, cut.offsets, &documents, error), done);
-    batch.documents = &documents;
-  }
+  const Documents documents = {.sequences = cut.sequences, .offsets = cut.offsets, .starts = cut.starts};
+  if (test->document_mask) batch.documents = &documents;
   TRY_GOTO(model_forward_backward(model, &batch, NULL, error), done);
   status = evaluate(evaluator, test, &batch, &cut, shared, error);
 done:
-  documents_free(&documents);
   free_cut(&cut);
   return status;
 }

@@ -20,6 +20,7 @@ typedef struct GptCase {
   int64_t loss_chunk;
   int64_t mlp_chunk; /* 0: none */
   bool document_mask;
+  int64_t rank_chunks; /* of each sequence, given to the ranks of a ring by chance; 0: zigzag */
   bool recompute;
   int64_t ignore_every; /* every so-many-th target is ignored; 0: none */
   int threads;

@@ -49,17 +49,19 @@ static void test_layout(void **state) {
     for (int64_t length = 1; length <= 67; length++) {
       int covered[256] = {0};
       int64_t work[8] = {0};
+      const Layout layout = layout_zigzag(length, ring);
       for (int r = 0; r < ring; r++) {
-        const Layout layout = layout_zigzag(length, r, ring);
-        assert_int_equal(layout.run_count, ring == 1 ? 1 : 2);
         int64_t sum = 0;
-        for (int i = 0; i < layout.run_count; i++) {
-          sum += layout.runs[i].length;
-          for (int64_t j = 0; j < layout.runs[i].length; j++) {
-            covered[layout.runs[i].start + j] += 1;
-            work[r] += layout.runs[i].start + j;
+        int runs = 0;
+        for (Run run = {0}; layout_next_run(&layout, 0, r, &run); runs++) {
+          assert_int_equal(run.local, sum);
+          sum += run.length;
+          for (int64_t j = 0; j < run.length; j++) {
+            covered[run.start + j] += 1;
+            work[r] += run.start + j;
           }
         }
+        assert_int_equal(runs, ring == 1 ? 1 : 2);
         assert_int_equal(sum, layout.local_length);
         assert_int_equal(work[r], work[0]);
       }

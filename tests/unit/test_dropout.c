@@ -53,6 +53,8 @@ static void test_llama(void **state) {
   test.recompute = false;
   test.micro_batch = 2;
   gpt_case_check("Llama, two sequences at once", &test, grids, 3);
+  test.rank_chunks = 4;
+  gpt_case_check("Llama, chunks that lie anywhere", &test, grids + 1, 2);
 }
 
 /* Computing layers again must give the bits that keeping them gives. */

@@ -40,6 +40,7 @@ static LoaderOptions base_options(const Set *set, int64_t sequence_length) {
   return (LoaderOptions){.pattern = set->pattern,
                          .vocab_size = VOCAB,
                          .end_of_document = END,
+                         .documents = true,
                          .sequence_length = sequence_length,
                          .micro_batch = 1,
                          .ring_size = 1,
@@ -53,7 +54,7 @@ typedef struct Sequence {
   int64_t sample;
   int32_t *tokens;  /* (T) */
   int32_t *targets; /* (T) */
-  uint8_t *starts;  /* (T) 1: a document starts here */
+  uint8_t *starts;  /* (T) ranks that say that a document starts here */
   uint8_t *seen;    /* (T) positions that a rank has held */
 } Sequence;
 
@@ -76,13 +77,12 @@ static void free_sequence(Sequence *sequence) {
 }
 
 /* Adds the share of one rank; what is padding must say so. */
-static void add_share(Sequence *sequence, const Batch *batch, int64_t row) {
+static void add_share(Sequence *sequence, const Batch *batch, int rank, int64_t row) {
   const int64_t length = batch->layout.sequence_length;
   int64_t place = row * batch->layout.local_length;
   assert_true(sequence->sample < 0 || sequence->sample == batch->samples[row]);
   sequence->sample = batch->samples[row];
-  for (int r = 0; r < batch->layout.run_count; r++) {
-    const Run run = batch->layout.runs[r];
+  for (Run run = {0}; layout_next_run(&batch->layout, row, rank, &run);) {
     for (int64_t position = run.start; position < run.start + run.length; position++, place++) {
       if (position >= length) {
         assert_int_equal(batch->tokens[place], 0);
@@ -100,19 +100,18 @@ static void add_share(Sequence *sequence, const Batch *batch, int64_t row) {
     const int64_t position = batch->document_starts[i];
     assert_true(position > before && position < length);
     before = position;
-    assert_int_equal(sequence->starts[position], 0);
-    sequence->starts[position] = 1;
+    sequence->starts[position] = (uint8_t)(sequence->starts[position] + 1);
   }
 }
 
-static void check_sequence(const Sequence *sequence, const Set *set, int64_t length) {
+static void check_sequence(const Sequence *sequence, const Set *set, int64_t length, int informed) {
   const int32_t *truth = set->tokens + sequence->sample * length;
   assert_true((sequence->sample + 1) * length < set->count);
   for (int64_t p = 0; p < length; p++) {
     assert_int_equal(sequence->seen[p], 1);
     assert_int_equal(sequence->tokens[p], truth[p]);
     assert_int_equal(sequence->targets[p], truth[p + 1]);
-    assert_int_equal(sequence->starts[p], p > 0 && truth[p - 1] == END);
+    assert_int_equal(sequence->starts[p], p > 0 && truth[p - 1] == END ? informed : 0);
   }
 }
 
@@ -140,8 +139,8 @@ static void run_grid(const Set *set, LoaderOptions options, int ring_size, int d
       }
       for (int64_t row = 0; row < options.micro_batch; row++) {
         Sequence sequence = make_sequence(length);
-        for (int rank = 0; rank < ring_size; rank++) add_share(&sequence, batches[rank], row);
-        check_sequence(&sequence, set, length);
+        for (int rank = 0; rank < ring_size; rank++) add_share(&sequence, batches[rank], rank, row);
+        check_sequence(&sequence, set, length, options.documents ? ring_size : 0);
         samples[(step * data_size + data_rank) * options.micro_batch + row] = sequence.sample;
         free_sequence(&sequence);
       }
@@ -214,6 +213,54 @@ static void test_resuming(void **state) {
   free(set.tokens);
 }
 
+/* One long document and many short ones: the ranks still hold exactly the sequences, zigzag is no longer
+ * even, and what is chosen instead is. */
+static void test_uneven_documents(void **state) {
+  enum { LENGTH = 4096, SEQUENCES = 2 };
+  Set set = {.pattern = temp_dir_path(*state, "uneven.bin.gz"), .count = 20011};
+  set.tokens = calloc((size_t)set.count, sizeof *set.tokens);
+  assert_non_null(set.tokens);
+  int64_t samples[8];
+  LoaderOptions options = base_options(&set, LENGTH);
+  options.micro_batch = SEQUENCES;
+  for (int64_t i = 0; i < set.count; i++) {
+    const bool end = i % LENGTH < 2500 ? i % 50 == 0 : i % LENGTH == 2500;
+    set.tokens[i] = end ? END : (int32_t)(i % 251);
+  }
+  shards_write(set.pattern, FORM_BGZF, set.tokens, set.count, 2);
+  for (int ring = 2; ring <= 8; ring *= 2) {
+    run_grid(&set, options, ring, 1, 2, samples);
+    Loader *loader = NULL;
+    const Batch *batch = NULL;
+    Balancer balancer;
+    Balance zigzag;
+    Error error = {0};
+    options.ring_size = ring;
+    expect_ok(loader_open(&options, &loader, &error), &error);
+    expect_ok(loader_next(loader, &batch, &error), &error);
+    assert_non_null(batch->layout.chunks);
+    const Documents documents = batch_documents(batch);
+    expect_ok(balancer_create(&batch->layout, SEQUENCES, 0, &balancer, &error), &error);
+    balancer_measure_zigzag(&balancer, &documents, &zigzag);
+    assert_true(10 * zigzag.largest * ring > 12 * zigzag.pairs);
+    assert_true(10 * batch->balance.largest * ring <= 11 * batch->balance.pairs);
+    balancer_free(&balancer);
+    loader_close(loader);
+  }
+  free(set.tokens);
+}
+
+/* Without documents their ends are tokens as others, and the layout is zigzag. */
+static void test_without_documents(void **state) {
+  Set set = make_set(*state, 20011);
+  int64_t samples[8];
+  LoaderOptions options = base_options(&set, 997);
+  options.documents = false;
+  options.micro_batch = 2;
+  for (int ring = 1; ring <= 8; ring++) run_grid(&set, options, ring, 1, 4, samples);
+  free(set.tokens);
+}
+
 static void test_no_end_of_document(void **state) {
   Set set = make_set(*state, 1000);
   Error error = {0};
@@ -242,12 +289,10 @@ static void test_documents_of_one_token(void **state) {
   options.micro_batch = 2;
   options.ring_size = 4;
   for (options.ring_rank = 0; options.ring_rank < 4; options.ring_rank++) {
-    /* Chunks of 13; the last one has 4 positions of padding, and position 0 is not listed. */
-    const int64_t expected = options.ring_rank == 0 ? 26 - 4 - 1 : 26;
     expect_ok(loader_open(&options, &loader, &error), &error);
     expect_ok(loader_next(loader, &batch, &error), &error);
-    assert_int_equal(batch->document_offsets[1], expected);
-    assert_int_equal(batch->document_offsets[2], 2 * expected);
+    assert_int_equal(batch->document_offsets[1], 99); /* position 0 is not listed */
+    assert_int_equal(batch->document_offsets[2], 2 * 99);
     loader_close(loader);
   }
 }
@@ -275,7 +320,8 @@ static void test_end_of_the_set(void **state) {
   free(set.tokens);
 }
 
-/* A damaged block stops the rank that needs it, after the batches before it; the others go on. */
+/* Without documents a damaged block stops the rank that needs it, after the batches before it; the others go
+ * on. */
 static void test_damage_comes_with_its_batch(void **state) {
   TempDir *directory = *state;
   const int64_t count = 400000;
@@ -291,6 +337,7 @@ static void test_damage_comes_with_its_batch(void **state) {
   const Set set = {.pattern = path, .tokens = tokens, .count = count};
   LoaderOptions options = base_options(&set, count - 1);
   int failed = 0;
+  options.documents = false;
   options.ring_size = 4; /* chunks of 50,000 tokens: the block of 32,640 lies in those around the middle */
   for (options.ring_rank = 0; options.ring_rank < 4; options.ring_rank++) {
     Loader *loader = NULL;
@@ -383,6 +430,8 @@ int main(void) {
       IN_TEMP_DIR(test_every_grid_holds_the_sequences),
       IN_TEMP_DIR(test_epochs_are_permutations),
       IN_TEMP_DIR(test_resuming),
+      IN_TEMP_DIR(test_uneven_documents),
+      IN_TEMP_DIR(test_without_documents),
       IN_TEMP_DIR(test_no_end_of_document),
       IN_TEMP_DIR(test_documents_of_one_token),
       IN_TEMP_DIR(test_end_of_the_set),

@@ -28,6 +28,25 @@ static void test_gpt2_documents(void **state) {
   gpt_case_check("GPT-2 with documents", &test, grids, 3);
 }
 
+/* Chunks that lie anywhere on the ring. */
+static void test_scattered_chunks(void **state) {
+  (void)state;
+  GptCase test = {.config = llama_config(2, 4, 2, 16, false),
+                  .sequences = 2,
+                  .sequence_length = 131,
+                  .rank_chunks = 8,
+                  .loss_chunk = 50,
+                  .document_mask = true,
+                  .ignore_every = 7,
+                  .threads = 1};
+  const int grids[][2] = {{2, 1}, {4, 2}, {8, 1}};
+  gpt_case_check("scattered chunks", &test, grids, 3);
+  test.config = gpt2_config(2, 2, 16);
+  test.recompute = true;
+  test.document_mask = false;
+  gpt_case_check("scattered chunks without documents", &test, grids, 2);
+}
+
 static void test_llama(void **state) {
   (void)state;
   const GptCase test = {.config = llama_config(2, 4, 2, 16, false),
@@ -178,6 +197,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_gpt2),
       cmocka_unit_test(test_gpt2_documents),
+      cmocka_unit_test(test_scattered_chunks),
       cmocka_unit_test(test_llama),
       cmocka_unit_test(test_llama_documents_window),
       cmocka_unit_test(test_rope_scaling),

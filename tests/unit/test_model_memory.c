@@ -41,7 +41,7 @@ static Counted *count(TestRank *rank) {
 
 /* Forward and backward of zeros. */
 static Status run_batch(const TestRank *rank, Model *model, int64_t sequences, int64_t length, Error *error) {
-  const Layout layout = layout_zigzag(length, rank->ring->rank, rank->ring->size);
+  const Layout layout = layout_zigzag(length, rank->ring->size);
   const size_t rows = (size_t)(sequences * layout.local_length);
   int32_t *tokens = calloc(2 * rows, sizeof *tokens);
   if (tokens == NULL) return fail(error, STATUS_SYSTEM, "no memory");
@@ -56,8 +56,10 @@ static Status run_batch(const TestRank *rank, Model *model, int64_t sequences, i
 static ModelMemory plan(const TestRank *rank, const ModelOptions *options) {
   ModelMemory memory = {0};
   const Ops *ops = &rank->device->ops;
-  (void)model_memory_add(&memory, options, ops, rank->ring->size, 1, LENGTH / 2);
-  (void)model_memory_add(&memory, options, ops, rank->ring->size, SEQUENCES, LENGTH);
+  const Layout half = layout_zigzag(LENGTH / 2, rank->ring->size);
+  const Layout whole = layout_zigzag(LENGTH, rank->ring->size);
+  (void)model_memory_add(&memory, options, ops, 1, &half);
+  (void)model_memory_add(&memory, options, ops, SEQUENCES, &whole);
   return memory;
 }
 
@@ -70,8 +72,9 @@ static Status check_evaluator(const TestRank *rank, Model *model, const ModelOpt
   evaluation.arena = model_arena(model);
   TRY(model_create(rank->device, rank->ring, &evaluation, &evaluator, error));
   ModelMemory memory = {0};
-  (void)model_memory_add(&memory, &evaluation, &rank->device->ops, rank->ring->size, 1, 16 * LENGTH);
-  Status status = model_reserve(evaluator, 1, 16 * LENGTH, error);
+  const Layout layout = layout_zigzag(16 * LENGTH, rank->ring->size);
+  (void)model_memory_add(&memory, &evaluation, &rank->device->ops, 1, &layout);
+  Status status = model_reserve(evaluator, 1, &layout, error);
   if (status == STATUS_OK && model_arena(model)->bytes != memory.bytes) {
     status = fail(error, STATUS_INTERNAL, "the arena has %zu bytes, not %zu", model_arena(model)->bytes,
                   memory.bytes);
@@ -88,7 +91,9 @@ static Status check(const TestRank *rank, const Counted *mine, Model *model, con
   TRY(run_batch(rank, model, 1, LENGTH / 2, error));
   if (mine->blocks != before + 1)
     return fail(error, STATUS_INTERNAL, "the first batch took no block, or two");
-  TRY(model_reserve(model, SEQUENCES, LENGTH, error));
+  const Layout layout = layout_zigzag(LENGTH, rank->ring->size);
+  const Layout huge = layout_zigzag(INT64_C(1) << 40, rank->ring->size);
+  TRY(model_reserve(model, SEQUENCES, &layout, error));
   const int reserved = mine->blocks;
   const size_t planned = plan(rank, options).bytes;
   if (mine->latest != planned) {
@@ -101,7 +106,7 @@ static Status check(const TestRank *rank, const Counted *mine, Model *model, con
     return fail(error, STATUS_INTERNAL, "%d blocks beyond the reserved ones", mine->blocks - reserved);
   }
   TRY(check_evaluator(rank, model, options, error));
-  if (model_reserve(model, 1, INT64_C(1) << 40, &refused) != STATUS_SYSTEM) {
+  if (model_reserve(model, 1, &huge, &refused) != STATUS_SYSTEM) {
     return fail(error, STATUS_INTERNAL, "memory for 2^40 tokens");
   }
   /* What did not fit leaves the model as it was. */

@@ -113,7 +113,7 @@ static Status compare(const TestRank *rank, const Shape *shape, const ModelBatch
 
 static Status run_rank(TestRank *rank, void *context, Error *error) {
   const Shape *shape = context;
-  const Layout layout = layout_zigzag(shape->length, rank->ring->rank, rank->ring->size);
+  const Layout layout = layout_zigzag(shape->length, rank->ring->size);
   const int64_t rows = shape->sequences * layout.local_length;
   int32_t *tokens = calloc(2 * (size_t)rows, sizeof *tokens);
   float *nll = calloc((size_t)rows, sizeof *nll);

@@ -29,14 +29,14 @@ static bool has_target(int64_t position) {
 
 static Status predict_rank(TestRank *rank, void *context, Error *error) {
   Prediction *shared = context;
-  const Layout layout = layout_zigzag(LENGTH, rank->ring->rank, rank->ring->size);
+  const Layout layout = layout_zigzag(LENGTH, rank->ring->size);
   int32_t tokens[2 * LENGTH] = {0};
   int32_t targets[2 * LENGTH];
   int32_t predictions[2 * LENGTH];
   int64_t places[2 * LENGTH];
   int64_t n = 0;
-  for (int i = 0; i < layout.run_count; i++) {
-    for (int64_t p = layout.runs[i].start; p < layout.runs[i].start + layout.runs[i].length; p++, n++) {
+  for (Run run = {0}; layout_next_run(&layout, 0, rank->ring->rank, &run);) {
+    for (int64_t p = run.start; p < run.start + run.length; p++, n++) {
       places[n] = p;
       tokens[n] = p < LENGTH ? shared->tokens[p] : 0;
       targets[n] = p < LENGTH && has_target(p) ? 0 : IGNORED_TARGET;
@@ -157,12 +157,12 @@ typedef struct Local {
 
 static Status local_rank(TestRank *rank, void *context, Error *error) {
   Local *shared = context;
-  const Layout layout = layout_zigzag(16, rank->ring->rank, 2);
+  const Layout layout = layout_zigzag(16, 2);
   int32_t tokens[8];
   int32_t targets[8];
   int64_t n = 0;
-  for (int i = 0; i < layout.run_count; i++) {
-    for (int64_t p = layout.runs[i].start; p < layout.runs[i].start + layout.runs[i].length; p++, n++) {
+  for (Run run = {0}; layout_next_run(&layout, 0, rank->ring->rank, &run);) {
+    for (int64_t p = run.start; p < run.start + run.length; p++, n++) {
       tokens[n] = p == 0 ? shared->first_token : (int32_t)(p * 5 % 23);
       targets[n] = (int32_t)(p % 11);
     }

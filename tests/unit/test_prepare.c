@@ -549,6 +549,7 @@ static void test_loader_reads_what_was_prepared(void **state) {
   const LoaderOptions reading = {.pattern = temp_dir_path(directory, "out/train"),
                                  .vocab_size = description.vocab_size,
                                  .end_of_document = description.end_of_document,
+                                 .documents = true,
                                  .sequence_length = 9,
                                  .micro_batch = 2,
                                  .ring_size = 1,

@@ -159,15 +159,15 @@ static double remote_share(const Whole *whole) {
   int64_t asked = 0;
   int64_t remote = 0;
   for (int rank = 0; rank < 4; rank++) {
-    const Layout layout = layout_zigzag(whole->sequence.length, rank, 4);
-    for (int i = 0; i < layout.run_count; i++) {
-      for (int64_t p = layout.runs[i].start; p < layout.runs[i].start + layout.runs[i].length; p++) {
+    const Layout layout = layout_zigzag(whole->sequence.length, 4);
+    for (Run run = {0}; layout_next_run(&layout, 0, rank, &run);) {
+      for (int64_t p = run.start; p < run.start + run.length; p++) {
         const int64_t pair = p < whole->sequence.length ? recall_asked(&whole->sequence, p) : -1;
         if (pair < 0) continue;
         bool own = false;
-        for (int j = 0; j < layout.run_count; j++) {
-          const int64_t place = 2 * pair + 1 - layout.runs[j].start;
-          own = own || (place >= 0 && place < layout.runs[j].length);
+        for (Run held = {0}; layout_next_run(&layout, 0, rank, &held);) {
+          const int64_t place = 2 * pair + 1 - held.start;
+          own = own || (place >= 0 && place < held.length);
         }
         asked++;
         remote += own ? 0 : 1;
@@ -210,7 +210,7 @@ static LoaderOptions loader_options(int ring_rank, int ring, int data_rank, int 
 }
 
 /* Compares a rank's batch with the sequences of its draws. */
-static void check_batch(const Batch *batch, int64_t first) {
+static void check_batch(const Batch *batch, int ring_rank, int64_t first) {
   const RecallOptions options = make_options();
   const int32_t *tokens = batch->tokens;
   const int32_t *targets = batch->targets;
@@ -219,8 +219,7 @@ static void check_batch(const Batch *batch, int64_t first) {
   for (int64_t b = 0; b < batch->sequences; b++) {
     Whole whole = make_whole(&options, first + b, 100);
     assert_int_equal(batch->samples[b], first + b);
-    for (int i = 0; i < batch->layout.run_count; i++) {
-      const Run run = batch->layout.runs[i];
+    for (Run run = {0}; layout_next_run(&batch->layout, b, ring_rank, &run);) {
       for (int64_t p = run.start; p < run.start + run.length; p++, tokens++, targets++) {
         assert_int_equal(*tokens, p < 100 ? whole.tokens[p] : 0);
         assert_int_equal(*targets, p < 100 ? whole.targets[p] : IGNORED_TARGET);
@@ -246,7 +245,7 @@ static void test_loader(void **state) {
       for (int64_t step = 0; step < 3; step++) {
         const Batch *batch = NULL;
         expect_ok(loader_next(loader, &batch, &error), &error);
-        check_batch(batch, 5 + (step * grids[g][1] + data_rank) * 2);
+        check_batch(batch, options.ring_rank, 5 + (step * grids[g][1] + data_rank) * 2);
       }
       loader_close(loader);
     }

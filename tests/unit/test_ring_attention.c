@@ -9,6 +9,7 @@
 #include "model/ring_attention.h"
 #include "tests/support/compare.h"
 #include "tests/support/ranks.h"
+#include "tests/support/scatter.h"
 #include "tests/support/unit.h"
 
 enum {
@@ -16,6 +17,7 @@ enum {
   HEADS = 4,
   KV_HEADS = 2,
   DIM = 16,
+  MOST_CHUNKS = 64,
   COLUMNS = (HEADS + 2 * KV_HEADS) * DIM,
   OUT = HEADS * DIM
 };
@@ -25,6 +27,7 @@ typedef struct Case {
   int64_t length;
   int64_t window;
   const int64_t *starts; /* document starts of both sequences, ended by -1; NULL: no document mask */
+  int64_t rank_chunks;   /* of each sequence, given to the ranks of a ring by chance; 0: zigzag */
   int hops;              /* hops that remain */
   float *out;            /* (SEQUENCES, length, OUT) gathered from all ranks */
   float *dqkv;           /* (SEQUENCES, length, COLUMNS) */
@@ -45,10 +48,8 @@ static float element(uint64_t tensor, int64_t index) {
 }
 
 /* Row of a whole sequence that a local row holds, or -1 in the padding. */
-static int64_t global_row(const Case *test, const Layout *layout, int64_t row) {
-  const int64_t local = row % layout->local_length;
-  const int run = (int)(local / layout->runs[0].length);
-  const int64_t position = layout->runs[run].start + local % layout->runs[0].length;
+static int64_t global_row(const Case *test, const Layout *layout, int rank, int64_t row) {
+  const int64_t position = scatter_position(layout, rank, row);
   return position < test->length ? row / layout->local_length * test->length + position : -1;
 }
 
@@ -56,7 +57,7 @@ typedef struct Tensors {
   float *qkv, *out, *lse, *dout, *dqkv;
 } Tensors;
 
-static Status fill(const Case *test, const Layout *layout, Tensors *t, Error *error) {
+static Status fill(const Case *test, const Layout *layout, int rank, Tensors *t, Error *error) {
   const int64_t rows = SEQUENCES * layout->local_length;
   void *memory[5] = {NULL};
   const int64_t columns[5] = {COLUMNS, OUT, HEADS, OUT, COLUMNS};
@@ -65,7 +66,7 @@ static Status fill(const Case *test, const Layout *layout, Tensors *t, Error *er
   }
   *t = (Tensors){memory[0], memory[1], memory[2], memory[3], memory[4]};
   for (int64_t row = 0; row < rows; row++) {
-    const int64_t global = global_row(test, layout, row);
+    const int64_t global = global_row(test, layout, rank, row);
     for (int64_t c = 0; c < COLUMNS && global >= 0; c++)
       t->qkv[row * COLUMNS + c] = element(1, global * COLUMNS + c);
     for (int64_t c = 0; c < OUT && global >= 0; c++) t->dout[row * OUT + c] = element(2, global * OUT + c);
@@ -74,9 +75,9 @@ static Status fill(const Case *test, const Layout *layout, Tensors *t, Error *er
 }
 
 /* Each rank writes its own rows. */
-static void gather(Case *test, const Layout *layout, const Tensors *t) {
+static void gather(Case *test, const Layout *layout, int rank, const Tensors *t) {
   for (int64_t row = 0; row < SEQUENCES * layout->local_length; row++) {
-    const int64_t global = global_row(test, layout, row);
+    const int64_t global = global_row(test, layout, rank, row);
     if (global < 0) continue;
     memcpy(test->out + global * OUT, t->out + row * OUT, OUT * sizeof(float));
     memcpy(test->dqkv + global * COLUMNS, t->dqkv + row * COLUMNS, COLUMNS * sizeof(float));
@@ -87,9 +88,9 @@ static void gather(Case *test, const Layout *layout, const Tensors *t) {
 static Status check_traffic(const TestRank *rank, const AttentionDims *dims, const Layout *layout, int hops,
                             int passes, Error *error) {
   const AttentionOps *ops = &rank->device->ops.attention;
-  const int64_t runs = SEQUENCES * layout->run_count;
-  const int64_t kv = runs * (int64_t)ops->kv_bytes(dims, layout->runs[0].length);
-  const int64_t dkv = runs * (int64_t)ops->dkv_bytes(dims, layout->runs[0].length);
+  const int64_t chunks = SEQUENCES * layout_rank_chunks(layout);
+  const int64_t kv = chunks * (int64_t)ops->kv_bytes(dims, layout->chunk_length);
+  const int64_t dkv = chunks * (int64_t)ops->dkv_bytes(dims, layout->chunk_length);
   const CommCounter *keys = &rank->ring->counters[COMM_KEYS_VALUES];
   const CommCounter *gradients = &rank->ring->counters[COMM_KEY_VALUE_GRADIENTS];
   const int64_t returns = passes > 1 ? hops - 1 : 0;
@@ -100,31 +101,47 @@ static Status check_traffic(const TestRank *rank, const AttentionDims *dims, con
   return STATUS_OK;
 }
 
-/* The same starts for both sequences, told by rank 0 of the ring. */
-static Status gather_documents(const Case *test, Comm *ring, Documents *documents, Error *error) {
-  int64_t starts[16];
-  int64_t offsets[SEQUENCES + 1] = {0};
+/* The same starts for both sequences. */
+typedef struct Starts {
+  int64_t starts[32];
+  int64_t offsets[SEQUENCES + 1];
+} Starts;
+
+static Documents list_documents(const Case *test, Starts *out) {
   int64_t count = 0;
+  out->offsets[0] = 0;
   for (int b = 0; b < SEQUENCES; b++) {
-    for (int64_t i = 0; ring->rank == 0 && test->starts[i] >= 0; i++) starts[count++] = test->starts[i];
-    offsets[b + 1] = count;
+    for (int64_t i = 0; test->starts != NULL && test->starts[i] >= 0; i++) {
+      out->starts[count++] = test->starts[i];
+    }
+    out->offsets[b + 1] = count;
   }
-  return documents_gather(ring, SEQUENCES, starts, offsets, documents, error);
+  return (Documents){.sequences = SEQUENCES, .offsets = out->offsets, .starts = out->starts};
+}
+
+/* How the ranks cut the sequences; the chunks, where they are scattered, go to `chunks`. */
+static Layout layout_of(const Case *test, int ring_size, int32_t *chunks) {
+  if (test->rank_chunks == 0 || ring_size == 1) return layout_zigzag(test->length, ring_size);
+  Layout layout = layout_cut(test->length, ring_size, test->rank_chunks);
+  scatter_chunks(&layout, SEQUENCES, 5, chunks);
+  layout.chunks = chunks;
+  return layout;
 }
 
 static Status run_rank(TestRank *rank, void *context, Error *error) {
   Case *test = context;
   const AttentionDims dims = {.heads = HEADS, .kv_heads = KV_HEADS, .head_dim = DIM, .scale = 0.25F};
-  const Layout layout = layout_zigzag(test->length, rank->ring->rank, rank->ring->size);
+  int32_t chunks[SEQUENCES * MOST_CHUNKS];
+  Starts starts;
+  const Layout layout = layout_of(test, rank->ring->size, chunks);
+  const Documents documents = list_documents(test, &starts);
   RingAttention *attention = NULL;
-  Documents documents = {0};
   Tensors t = {NULL};
   Status status = STATUS_OK;
-  TRY_GOTO(fill(test, &layout, &t, error), done);
-  if (test->starts != NULL) TRY_GOTO(gather_documents(test, rank->ring, &documents, error), done);
+  TRY_GOTO(fill(test, &layout, rank->ring->rank, &t, error), done);
   TRY_GOTO(ring_attention_create(rank->device, rank->ring, &dims, &attention, error), done);
-  TRY_GOTO(ring_attention_prepare(attention, SEQUENCES, test->length,
-                                  test->starts == NULL ? NULL : &documents, test->window, true, error),
+  TRY_GOTO(ring_attention_prepare(attention, SEQUENCES, &layout, test->starts == NULL ? NULL : &documents,
+                                  test->window, true, error),
            done);
   if (ring_attention_hops(attention) != test->hops) {
     status = fail(error, STATUS_INTERNAL, "%d hops, expected %d", ring_attention_hops(attention), test->hops);
@@ -134,11 +151,10 @@ static Status run_rank(TestRank *rank, void *context, Error *error) {
   TRY_GOTO(check_traffic(rank, &dims, &layout, test->hops, 1, error), done);
   TRY_GOTO(ring_attention_backward(attention, t.qkv, t.out, t.lse, t.dout, t.dqkv, error), done);
   TRY_GOTO(check_traffic(rank, &dims, &layout, test->hops, 2, error), done);
-  gather(test, &layout, &t);
+  gather(test, &layout, rank->ring->rank, &t);
 done:
   if (status != STATUS_OK) comm_abort(rank->world, error);
   ring_attention_destroy(attention);
-  documents_free(&documents);
   free(t.qkv);
   free(t.out);
   free(t.lse);
@@ -199,11 +215,23 @@ static void test_documents_skip_hops(void **state) {
   check((Case){.length = 160, .starts = none, .hops = 4}, 4);
 }
 
+/* Chunks that lie anywhere, next to each other or not, differently in each sequence. */
+static void test_scattered_chunks(void **state) {
+  (void)state;
+  const int64_t starts[] = {7, 40, 41, 100, 130, -1};
+  for (int ring = 2; ring <= 8; ring++) {
+    check((Case){.length = 131, .rank_chunks = 8, .hops = ring}, ring);
+    check((Case){.length = 150, .rank_chunks = 4, .starts = starts, .hops = ring}, ring);
+    check((Case){.length = 150, .rank_chunks = 8, .window = 20, .starts = starts, .hops = ring}, ring);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_all_hops),
       cmocka_unit_test(test_window_skips_hops),
       cmocka_unit_test(test_documents_skip_hops),
+      cmocka_unit_test(test_scattered_chunks),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

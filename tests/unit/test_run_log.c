@@ -60,7 +60,8 @@ static StepRecord record_of(int64_t step) {
                       .tokens_per_second = 12345.6,
                       .step_ms = 83.1,
                       .exposed_comm_ms = 0.25,
-                      .skew_ms = 0.125};
+                      .skew_ms = 0.125,
+                      .balance = 1.0625};
 }
 
 static void write_steps(RunLog *log, int64_t first, int64_t last) {
@@ -117,10 +118,11 @@ static void test_record(void **state) {
   RunLog *log = start(0, NULL);
   write_steps(log, 1, 1);
   char *text = temp_file_read_text(metrics);
-  assert_string_equal(text, "{\"step\":1,\"loss\":1.3,\"lr\":3.3333333333333335e-5,"
-                            "\"grad_norm\":3.1415926535897931,\"tokens\":1024,\"sequence_length\":1024,"
-                            "\"tokens_per_second\":12345.6,\"step_ms\":83.099999999999994,"
-                            "\"exposed_comm_ms\":0.25,\"skew_ms\":0.125,\"skipped\":false}\n");
+  assert_string_equal(text,
+                      "{\"step\":1,\"loss\":1.3,\"lr\":3.3333333333333335e-5,"
+                      "\"grad_norm\":3.1415926535897931,\"tokens\":1024,\"sequence_length\":1024,"
+                      "\"tokens_per_second\":12345.6,\"step_ms\":83.099999999999994,"
+                      "\"exposed_comm_ms\":0.25,\"skew_ms\":0.125,\"balance\":1.0625,\"skipped\":false}\n");
   free(text);
   run_log_close(log);
 }

@@ -28,7 +28,9 @@ static void test_grids(void **state) {
   const char *const documents[] = {NULL};
   const char *const odd[] = {"data.document_mask=false", "train.sequence_length=101", NULL};
   grids_compare(training_directory(state), "documents", documents, cases, 6);
+  const char *const longer[] = {"train.sequence_length=1000", "train.steps=4", NULL};
   grids_compare(training_directory(state), "odd", odd, cases, 3);
+  grids_compare(training_directory(state), "longer", longer, cases, 4);
 }
 
 /* GPT-2's kind of model, on one grid more. */
