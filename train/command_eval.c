@@ -92,13 +92,14 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
   TRY_GOTO(agreement_data(rank->world, config, config->data.val, error), done);
   TRY_GOTO(plan(config, tasks, error), done);
+  /* It takes memory for a moment: before the rest is taken. */
+  TRY_GOTO(forecast_overlap(config, rank, error), done);
   TRY_GOTO(model_create(rank->device, rank->ring, &options, &model, error), done);
   for (int64_t i = 0; i < config->eval.contexts.count; i++) {
     const Layout layout = batches_layout(config, config->eval.contexts.values[i], rank->ring->size);
     TRY_GOTO(model_reserve(model, 1, &layout, error), done);
   }
   TRY_GOTO(host_weights_load(evaluation->checkpoint, rank->device, model, rank->world, error), done);
-  TRY_GOTO(forecast_overlap(config, rank, error), done);
   status = run_tasks(rank, evaluation, model, tasks, error);
 done:
   if (status != STATUS_OK) rank_abort(rank, error);

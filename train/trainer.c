@@ -194,14 +194,6 @@ static void report(const Trainer *trainer) {
   run_log_message(trainer->log, "%s", memory);
 }
 
-/* Says what overlap of the ring's traffic needs here. Collective. */
-static Status forecast_overlap(const Trainer *trainer, Error *error) {
-  char text[OVERLAP_TEXT_BYTES];
-  TRY(overlap_forecast(trainer->config, trainer->rank, true, text, sizeof text, error));
-  run_log_message(trainer->log, "%s", text);
-  return STATUS_OK;
-}
-
 /* Says what this rank has handed to others. */
 static void report_sent(const Trainer *trainer) {
   int64_t bytes[COMM_LABELS];
@@ -219,16 +211,19 @@ static void report_sent(const Trainer *trainer) {
 Status trainer_run(Rank *rank, void *start, Error *error) {
   const TrainerStart *given = start;
   Trainer trainer = {.config = given->config, .rank = rank, .stop = given->stop};
+  char overlap[OVERLAP_TEXT_BYTES];
   Status status = STATUS_OK;
   TRY_GOTO(batches_end_of_document(given->config, given->config->data.train, &trainer.end_of_document, error),
            done);
   TRY_GOTO(check_data(rank->world, given->config, error), done);
   TRY_GOTO(memory_check(given->config, rank, true, &trainer.memory, error), done);
+  /* It takes memory for a moment: before the rest is taken. */
+  TRY_GOTO(overlap_forecast(given->config, rank, true, overlap, sizeof overlap, error), done);
   TRY_GOTO(create_models(&trainer, error), done);
   TRY_GOTO(trainer_restore(&trainer, error), done);
   TRY_GOTO(reserve_memory(&trainer, error), done);
   report(&trainer);
-  TRY_GOTO(forecast_overlap(&trainer, error), done);
+  run_log_message(trainer.log, "%s", overlap);
   status = train(&trainer, error);
   if (status == STATUS_OK || status == STATUS_STOPPED) report_sent(&trainer);
 done:

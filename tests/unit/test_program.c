@@ -73,9 +73,11 @@ static void assert_fails(const char *arguments, Status status, const char *text)
   assert_fails_to(temp_dir_path(&directory, "stdout"), arguments, status, text);
 }
 
+/* Succeeds with an output that contains `text`, and nothing on stderr but how the ring's traffic hides. */
 static void assert_prints(const char *arguments, const char *text) {
   Outcome outcome = run(arguments);
-  if (outcome.status != 0 || *outcome.error || !strstr(outcome.out, text))
+  const bool quiet = *outcome.error == '\0' || strncmp(outcome.error, "overlap: ", 9) == 0;
+  if (outcome.status != 0 || !quiet || !strstr(outcome.out, text))
     fail_msg("%s: status %d, expected '%s': %s%s", arguments, outcome.status, text, outcome.out,
              outcome.error);
   release(&outcome);
