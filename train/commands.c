@@ -25,17 +25,14 @@ static const Command table[] = {
      .parallel = true,
      .run = command_train},
     {.name = "eval",
-     .usage = "CONFIG.yaml --checkpoint DIR [--context N[,N...]] [--json FILE] [--plot FILE] "
+     .usage = "CONFIG.yaml --checkpoint DIR [--context N[,N...]] [--task NAME] [--json FILE] [--plot FILE] "
               "[section.key=value ...]",
      .summary = "Measures the perplexity of a checkpoint on data.val, also by position; eval.mode says how.",
      .flags = {{"checkpoint", "DIR", "a checkpoint, or any directory with a model.safetensors", true},
                {"context", "N[,N...]", "context lengths in tokens (default: eval.contexts)", false},
                {"json", "FILE", "write the results there too", false},
                {"plot", "FILE", "draw them there, .svg or .png, by gnuplot; -: in characters", false},
-               {"task", "NAME",
-                "in place of perplexity, how often what is hidden in the context is found: needle (a "
-                "number in text of data.val), passkey (among repeated sentences) or mqar (pairs of a "
-                "key and a value, as data.generate makes them)",
+               {"task", "NAME", "in place of perplexity, is it found in the context: needle, passkey or mqar",
                 false},
                {"depths", "K", "of needle and passkey, from the beginning to the end (default 5)", false},
                {"samples", "S", "of a task at each context, and depth if it has some (default 4)", false},

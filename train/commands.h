@@ -28,7 +28,7 @@ Status command_eval(const CommandLine *line, Error *error);
  * training, or of an evaluation at these contexts. STATUS_SYSTEM where it does not fit this machine. */
 Status command_plan(const CommandLine *line, Error *error);
 
-/* eval with --task, for a configuration that command_eval has loaded. */
+/* eval with --task (train/tasks.h), for a configuration that command_eval has loaded. */
 Status command_eval_task(const CommandLine *line, const Config *config, Error *error);
 
 /* generate --checkpoint DIR (--prompt TEXT | --prompt-file FILE) --tokens N [flags]: text on stdout as it
