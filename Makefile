@@ -316,6 +316,15 @@ demo: deps ## does the main job on this machine's C headers: prepare, train, sto
 run-demo: all
 	@tests/demo.sh $(PROGRAM)
 
+# Draws with gnuplot.
+.PHONY: million run-million
+million: deps ## trains at up to 65,536 tokens and measures perplexity at 1,048,576, in half an hour
+	$(call install,gnuplot-nox)
+	@$(MAKE) $(JOBS) run-million
+
+run-million: all
+	@tests/million.sh $(PROGRAM)
+
 .PHONY: recall run-recall
 recall: deps ## trains key-value recall over a ring of four and shows that the answers cross it
 	@$(MAKE) $(JOBS) run-recall
