@@ -1,0 +1,96 @@
+/* What all that `ringgpt eval` measures has in common: see the header. */
+#include "train/eval_run.h"
+
+#include <stdio.h>
+
+#include "train/batches.h"
+#include "train/hf_model.h"
+#include "train/host_weights.h"
+#include "train/memory_check.h"
+#include "train/overlap.h"
+
+/* Checks what can be wrong before anything large is taken. */
+static Status check(const EvalRun *run, Rank *rank, Error *error) {
+  char warning[1024];
+  MemoryPlan memory;
+  TRY(memory_check(run->config, rank, false, &memory, error));
+  TRY(hf_model_check(&run->config->model, run->checkpoint, warning, sizeof warning, error));
+  if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
+  return run->measure->check(run->context, rank, error);
+}
+
+/* Says what overlap of the ring's traffic needs here. It takes memory for a moment: before the rest is taken.
+ */
+static Status forecast_overlap(const EvalRun *run, Rank *rank, Error *error) {
+  char text[OVERLAP_TEXT_BYTES];
+  TRY(overlap_forecast(run->config, rank, false, text, sizeof text, error));
+  if (rank->world->rank == 0) (void)fprintf(stderr, "%s\n", text);
+  return STATUS_OK;
+}
+
+static Status load(const EvalRun *run, Rank *rank, Model **model, Error *error) {
+  const Config *config = run->config;
+  const ModelOptions options = {.config = config->model,
+                                .loss_chunk = config->train.loss_chunk,
+                                .mlp_chunk = config->train.mlp_chunk,
+                                .local_keys = run->local_keys};
+  TRY(model_create(rank->device, rank->ring, &options, model, error));
+  for (int64_t i = 0; i < config->eval.contexts.count; i++) {
+    const int64_t length = config->eval.contexts.values[i];
+    const Layout layout = run->masked ? batches_layout(config, length, rank->ring->size)
+                                      : layout_zigzag(length, rank->ring->size);
+    TRY(model_reserve(*model, 1, &layout, error));
+  }
+  return host_weights_load(run->checkpoint, rank->device, *model, rank->world, error);
+}
+
+/* One context after the other. */
+static Status compute(EvalRun *run, Rank *rank, Model *model, Error *error) {
+  const int64_t count = run->config->eval.contexts.count;
+  const bool first = rank->world->rank == 0;
+  double total = 0.0;
+  Status status = STATUS_OK;
+  EvalWatch watch;
+  for (int64_t i = 0; i < count; i++) total += run->measure->work(run->context, rank, model, i);
+  eval_watch_begin(&watch, rank, run->stop, total);
+  for (int64_t i = 0; i < count && status == STATUS_OK; i++) {
+    eval_watch_part(&watch, run->measure->work(run->context, rank, model, i));
+    status = run->measure->compute(run->context, rank, model, i, &watch, error);
+    if (status == STATUS_OK && first) run->finished += 1;
+  }
+  if (first) eval_watch_place(&watch, run->place, sizeof run->place);
+  eval_watch_end(&watch);
+  return status;
+}
+
+static Status run_rank(Rank *rank, void *context, Error *error) {
+  EvalRun *run = context;
+  Model *model = NULL;
+  Status status = STATUS_OK;
+  TRY_GOTO(check(run, rank, error), done);
+  TRY_GOTO(forecast_overlap(run, rank, error), done);
+  TRY_GOTO(load(run, rank, &model, error), done);
+  status = compute(run, rank, model, error);
+done:
+  if (status != STATUS_OK) rank_abort(rank, error);
+  model_destroy(model);
+  return status;
+}
+
+static Status run_and_report(EvalRun *run, const CommandLine *line, Error *error) {
+  const Status status = grid_run(run->config, line->processes, run_rank, run, error);
+  if (status != STATUS_OK && status != STATUS_STOPPED) return status;
+  /* The results are rank 0's. */
+  if (line->processes != NULL && line->processes->rank != 0) return status;
+  TRY(run->measure->report(run->context, line, run->finished, error));
+  if (status == STATUS_OK) return STATUS_OK;
+  return eval_watch_stopped(run->place, run->finished, run->config->eval.contexts.count, error);
+}
+
+Status eval_run(EvalRun *run, const CommandLine *line, Error *error) {
+  TRY(stop_watch_start(&run->stop, error));
+  const Status status = run_and_report(run, line, error);
+  /* As in training, a signal that comes again must not change the exit code of what has stopped. */
+  if (status != STATUS_STOPPED) stop_watch_end(run->stop);
+  return status;
+}
