@@ -27,12 +27,37 @@
 
 /* ---------------------------------------------------------------- one rank */
 
+/* Where ranks write what they say, all to the same file: mpirun drops what is on its way when it ends them.
+ */
+#define WORDS "RINGGPT_TEST_WORDS"
+
+static int count_text(const char *text, const char *wanted) {
+  int count = 0;
+  for (const char *at = strstr(text, wanted); at != NULL; at = strstr(at + 1, wanted)) count += 1;
+  return count;
+}
+
+/* Until `count` ranks have said `wanted`, or a time that a correct program does not need has gone by. */
+static void wait_for_words(const char *wanted, int count) {
+  const double end = clock_seconds() + 5.0;
+  const struct timespec moment = {.tv_nsec = 10000000};
+  int said = 0;
+  while (said < count && clock_seconds() < end) {
+    char *words = temp_file_read_text(getenv(WORDS));
+    said = count_text(words, wanted);
+    free(words);
+    (void)nanosleep(&moment, NULL);
+  }
+}
+
+/* Rank 0 ends the program as soon as it has heard of the failure: not before the others had a say here. */
 static Status case_failure(TestRank *rank, void *context, Error *error) {
   (void)context;
   int informed[4] = {0};
   const Status status = comm_case_failure(rank, informed, error);
   if (informed[rank->world->rank] == 1) {
     printf("informed %d\n", rank->world->rank);
+    wait_for_words("informed", 3);
   }
   return status;
 }
@@ -179,10 +204,6 @@ static const CommCase own_cases[] = {
     {.name = "buffers", .main = case_buffers},
     {.name = NULL},
 };
-
-/* Where ranks write what they say, all to the same file: mpirun drops what is on its way when it ends them.
- */
-#define WORDS "RINGGPT_TEST_WORDS"
 
 static bool speak_to_file(void) {
   const char *path = getenv(WORDS);
@@ -341,12 +362,6 @@ static Run *expect_end(int ranks, int ring, const char *name, int status, double
   free(out);
   fail_msg("see above");
   return NULL;
-}
-
-static int count_text(const char *text, const char *wanted) {
-  int count = 0;
-  for (const char *at = strstr(text, wanted); at != NULL; at = strstr(at + 1, wanted)) count += 1;
-  return count;
 }
 
 /* ---------------------------------------------------------------- tests */
