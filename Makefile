@@ -355,7 +355,7 @@ TSAN_TESTS := comm loader resume stop ring_attention device float_mode checkpoin
 RACES_TESTS := $(addprefix $(OUT)/tests/test_,ops_norm ops_loss ops_linear ops_optimizer attention cuda_model)
 
 .PHONY: tests run-tests run-host-tests run-long-tests run-mutants run-tsan run-races
-tests: all $(TESTS) ## builds the tests
+tests: all $(TESTS) $(LONG_TESTS) ## builds the tests
 
 run-tests: tests $(EMULATED) $(EMULATOR_TESTS)
 	@RINGGPT_TEST_CUDA=$(abspath $(EMULATED)) RINGGPT_TEST_NCCL=$(abspath $(EMULATED)) tests/run.sh $(TESTS) $(EMULATOR_TESTS)

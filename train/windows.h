@@ -1,14 +1,16 @@
 /* Which windows of a set of tokens an evaluation computes, and which of their positions it scores. Position p
  * of a window is scored by the token behind it, given all tokens of the window up to p.
  *
- *   full       windows of `context` positions one behind the other, all positions; the token behind the last
- *              position is the first of the next window.
- *   strided    windows of `context` tokens, each `stride` tokens further than the one before; of every window
- *              but the first only the tokens that the one before did not have are scored. The last ends with
- *              the set and may be shorter. That is the convention of Hugging Face ("Perplexity of
- * fixed-length models" of the transformers documentation). llama.cpp  windows of `context` tokens one behind
- * the other; in each the positions context/2 ... context - 2, as in the perplexity tool of llama.cpp, without
- * its token for the beginning of a text.
+ * Full: windows of `context` positions one behind the other, all positions; the token behind the last
+ * position is the first of the next window.
+ *
+ * Strided: windows of `context` tokens, each `stride` tokens further than the one before; of every window but
+ * the first only the tokens that the one before did not have are scored. The last ends with the set and may
+ * be shorter. That is the convention of Hugging Face ("Perplexity of fixed-length models" of the transformers
+ * documentation).
+ *
+ * llama.cpp: windows of `context` tokens one behind the other; in each the positions context/2 ... context -
+ * 2, as in the perplexity tool of llama.cpp, without its token for the beginning of a text.
  */
 #ifndef RINGGPT_TRAIN_WINDOWS_H
 #define RINGGPT_TRAIN_WINDOWS_H

@@ -33,7 +33,14 @@ static Status evaluate(Rank *rank, void *context, Error *error) {
   const Config *config = task->config;
   const ModelOptions options = {.config = config->model, .loss_chunk = config->train.loss_chunk};
   const PerplexityTask window = {
-      .pattern = task->shard, .end_of_document = -1, .context = task->context, .tokens = task->context};
+      .pattern = task->shard,
+      .end_of_document = -1,
+      .windows = {.mode = EVAL_FULL,
+                  .context = task->context,
+                  .stride = task->context,
+                  .count = 1,
+                  .tokens = task->context + 1},
+  };
   Model *model = NULL;
   HostWeights weights;
   Perplexity result;
