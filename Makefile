@@ -158,7 +158,7 @@ $(OUT)/%.o: %.c $(OUT)/flags.txt
 # NCCL is an object of its own, so that the device does without.
 NCCL_SOURCES := $(wildcard kernels/cuda/nccl_*.cu)
 CUDA_SOURCES := $(filter-out $(NCCL_SOURCES),$(wildcard kernels/cuda/*.cu))
-CUDA_SHARED  := kernels/base/memory.c kernels/base/status.c kernels/device.c
+CUDA_SHARED  := kernels/base/cgroup.c kernels/base/memory.c kernels/base/status.c kernels/device.c
 NCCL_SHARED  := $(CUDA_SHARED) kernels/base/clock.c kernels/comm/comm.c kernels/comm/combine.c
 CUDA_ARCH    ?= sm_80 sm_90a sm_100 compute_100
 CUDA_TARGETS := $(foreach arch,$(CUDA_ARCH),-gencode arch=compute_$(lastword $(subst _, ,$(arch))),code=$(arch))

@@ -6,7 +6,6 @@
 
 #include "data/permutation.h"
 #include "kernels/base/arena.h"
-#include "kernels/base/memory.h"
 #include "kernels/ops.h"
 
 static Status check_options(const LoaderOptions *options, Error *error) {
@@ -55,7 +54,6 @@ Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *
   *out = (BatchReader){0};
   Status status = STATUS_OK;
   BatchReader reader = {.options = *options};
-  void *piece = NULL;
   TRY(check_options(options, error));
   reader.options.pattern = NULL; /* the caller's */
   reader.pattern = strdup(options->pattern);
@@ -67,10 +65,6 @@ Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *
     TRY_GOTO(dataset_open(options->pattern, options->vocab_size, &reader.dataset, error), close);
     TRY_GOTO(count_samples(&reader, error), close);
   }
-  TRY_GOTO(memory_alloc((size_t)reader.layout.local_length + 1, sizeof *reader.piece, "tokens of a run",
-                        &piece, error),
-           close);
-  reader.piece = piece;
   TRY_GOTO(balancer_create(&reader.layout, options->micro_batch, options->window, &reader.balancer, error),
            close);
   if (!options->documents) balancer_measure_zigzag(&reader.balancer, NULL, &reader.balance);
@@ -84,65 +78,70 @@ close:
 void batch_reader_close(BatchReader *reader) {
   dataset_close(reader->dataset);
   balancer_free(&reader->balancer);
-  free(reader->piece);
   free(reader->pattern);
   *reader = (BatchReader){0};
 }
 
-Status batch_alloc(const BatchReader *reader, Batch *out, Error *error) {
-  const size_t sequences = (size_t)reader->options.micro_batch;
-  const size_t row = (size_t)reader->layout.local_length;
-  Status status = STATUS_OK;
-  void *tokens = NULL;
-  void *targets = NULL;
-  void *samples = NULL;
-  void *offsets = NULL;
-  void *chunks = NULL;
-  *out = (Batch){0};
-  TRY_GOTO(memory_alloc(sequences, row * sizeof *out->tokens, "tokens of a batch", &tokens, error), done);
-  TRY_GOTO(memory_alloc(sequences, row * sizeof *out->targets, "targets of a batch", &targets, error), done);
-  TRY_GOTO(memory_alloc(sequences, sizeof *out->samples, "samples of a batch", &samples, error), done);
-  TRY_GOTO(memory_alloc(sequences + 1, sizeof *out->document_offsets, "document offsets", &offsets, error),
-           done);
-  if (reader->options.documents) {
-    const size_t count = (size_t)(layout_rank_chunks(&reader->layout) * reader->layout.ring_size);
-    TRY_GOTO(memory_alloc(sequences, count * sizeof *out->chunks, "chunks of a batch", &chunks, error), done);
-  }
-done:
-  *out = (Batch){.sequences = reader->options.micro_batch,
-                 .layout = reader->layout,
-                 .balance = reader->balance,
-                 .tokens = tokens,
-                 .targets = targets,
-                 .samples = samples,
-                 .chunks = chunks,
-                 .document_offsets = offsets};
-  if (status != STATUS_OK) batch_free(out);
-  return status;
+/* ---------------------------------------------------------------- memory */
+
+/* The arrays of a batch, one behind the other. */
+typedef enum BatchArray {
+  ARRAY_TOKENS,
+  ARRAY_TARGETS,
+  ARRAY_SAMPLES,
+  ARRAY_CHUNKS,
+  ARRAY_OFFSETS,
+  BATCH_ARRAYS
+} BatchArray;
+
+static void array_sizes(const LoaderOptions *options, size_t bytes[BATCH_ARRAYS]) {
+  const Layout layout = cut_of(options, options->sequence_length);
+  const size_t sequences = (size_t)options->micro_batch;
+  const size_t rows = arena_times(sequences, (size_t)layout.local_length);
+  const size_t chunks = options->documents ? (size_t)(layout_rank_chunks(&layout) * layout.ring_size) : 0;
+  bytes[ARRAY_TOKENS] = arena_times(rows, sizeof(int32_t));
+  bytes[ARRAY_TARGETS] = arena_times(rows, sizeof(int32_t));
+  bytes[ARRAY_SAMPLES] = arena_times(sequences, sizeof(int64_t));
+  bytes[ARRAY_CHUNKS] = arena_times(sequences, arena_times(chunks, sizeof(int32_t)));
+  bytes[ARRAY_OFFSETS] = arena_times(sequences + 1, sizeof(int64_t));
+  for (int i = 0; i < BATCH_ARRAYS; i++) bytes[i] = arena_aligned(bytes[i]);
 }
 
 size_t batch_bytes(const LoaderOptions *options) {
-  const Layout layout = cut_of(options, options->sequence_length);
-  const size_t row = 2 * sizeof(int32_t); /* token and target */
-  const size_t rows = arena_times((size_t)options->micro_batch, (size_t)layout.local_length);
-  return arena_plus(arena_times(rows, row),
-                    arena_times(2 * (size_t)options->micro_batch + 1, sizeof(int64_t)));
+  size_t bytes[BATCH_ARRAYS];
+  size_t sum = 0;
+  array_sizes(options, bytes);
+  for (int i = 0; i < BATCH_ARRAYS; i++) sum = arena_plus(sum, bytes[i]);
+  return sum;
 }
 
-size_t batch_reader_bytes(const LoaderOptions *options) {
+size_t batch_piece_bytes(const LoaderOptions *options) {
   const Layout layout = cut_of(options, options->sequence_length);
-  return arena_times((size_t)layout.local_length + 1, sizeof(int32_t));
+  return arena_aligned(arena_times((size_t)layout.local_length + 1, sizeof(int32_t)));
 }
 
-void batch_free(Batch *batch) {
-  free(batch->tokens);
-  free(batch->targets);
-  free(batch->samples);
-  free(batch->chunks);
+Batch batch_place(const BatchReader *reader, void *memory) {
+  size_t bytes[BATCH_ARRAYS];
+  char *places[BATCH_ARRAYS];
+  array_sizes(&reader->options, bytes);
+  places[0] = memory;
+  for (int i = 1; i < BATCH_ARRAYS; i++) places[i] = places[i - 1] + bytes[i - 1];
+  return (Batch){.sequences = reader->options.micro_batch,
+                 .layout = reader->layout,
+                 .balance = reader->balance,
+                 .tokens = (void *)places[ARRAY_TOKENS],
+                 .targets = (void *)places[ARRAY_TARGETS],
+                 .samples = (void *)places[ARRAY_SAMPLES],
+                 .chunks = bytes[ARRAY_CHUNKS] > 0 ? (void *)places[ARRAY_CHUNKS] : NULL,
+                 .document_offsets = (void *)places[ARRAY_OFFSETS]};
+}
+
+void batch_release(Batch *batch) {
   free(batch->document_starts);
-  free(batch->document_offsets);
   *batch = (Batch){0};
 }
+
+/* ---------------------------------------------------------------- reading */
 
 /* The sample of a draw of the whole run. */
 static Status find_sample(const BatchReader *reader, int64_t draw, int64_t *sample, Error *error) {

@@ -18,24 +18,25 @@ typedef struct BatchReader {
   Layout layout;     /* without chunks */
   Balancer balancer; /* of the batches */
   Balance balance;   /* of every batch, where there are no documents */
-  int32_t *piece;    /* (local length + 1) the tokens of a run and the one behind it */
+  int32_t *piece;    /* (local length + 1) the tokens of a run and the one behind it; the caller's */
 } BatchReader;
 
-/* Opens the set. Fails as loader_open. */
+/* Opens the set; `piece` is for the caller to give. Fails as loader_open. */
 Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *error);
 
-/* Allocates the arrays of a batch for this reader; batch_free releases them. STATUS_SYSTEM. */
-Status batch_alloc(const BatchReader *reader, Batch *out, Error *error);
-
-/* Bytes of a batch and of a reader for options; SIZE_MAX where they do not fit. */
+/* Bytes of a batch and of a reader's piece for options; multiples of ARENA_ALIGNMENT, or ARENA_TOO_LARGE. */
 size_t batch_bytes(const LoaderOptions *options);
-size_t batch_reader_bytes(const LoaderOptions *options);
+size_t batch_piece_bytes(const LoaderOptions *options);
 
-/* Reads batch `index` (0, 1, ...) into one of batch_alloc. Fails as dataset_read; STATUS_DATA for a sample
- * beyond the last one without shuffling. */
+/* A batch for this reader whose arrays lie in `memory` (batch_bytes), which is the caller's, but for the
+ * starts of documents, which grow with what is read: batch_release gives them back. */
+Batch batch_place(const BatchReader *reader, void *memory);
+void batch_release(Batch *batch);
+
+/* Reads batch `index` (0, 1, ...) into one of batch_place. Fails as dataset_read; STATUS_DATA for a sample
+ * beyond the last one without shuffling, STATUS_SYSTEM without memory for the starts of documents. */
 Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error);
 
-void batch_free(Batch *batch);
 void batch_reader_close(BatchReader *reader);
 
 #endif

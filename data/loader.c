@@ -8,6 +8,7 @@
 
 #include "data/batch.h"
 #include "kernels/base/arena.h"
+#include "kernels/base/memory.h"
 
 /* Batch m lies in slot m mod slot_count. The thread fills batches taken ... taken + read_ahead - 1, the
  * caller holds batch taken - 1; with read_ahead + 1 slots these never meet. */
@@ -15,6 +16,7 @@ struct Loader {
   BatchReader reader; /* once the thread runs, only it reads batches */
   Batch *slots;       /* (slot_count) */
   int64_t slot_count;
+  void *own;      /* the block of a loader that was given none */
   int64_t filled; /* batches that were read */
   int64_t taken;  /* batches that were given to the caller */
   Error failure;  /* what ended the reading */
@@ -64,21 +66,32 @@ static Status start_thread(Loader *loader, Error *error) {
   return fail_errno(error, STATUS_SYSTEM, result, "%s: no thread to read it ahead", loader->reader.pattern);
 }
 
-static Status alloc_slots(Loader *loader, Error *error) {
-  const int64_t count = (int64_t)loader->reader.options.read_ahead + 1;
+/* Cuts the block into the reader's piece and the batches. */
+static Status place_slots(Loader *loader, Error *error) {
+  const LoaderOptions *options = &loader->reader.options;
+  const int64_t count = (int64_t)options->read_ahead + 1;
+  char *place = options->memory;
+  if (place == NULL) {
+    TRY(memory_alloc(loader_bytes(options), 1, "batches", &loader->own, error));
+    place = loader->own;
+  }
   loader->slots = calloc((size_t)count, sizeof *loader->slots);
   if (loader->slots == NULL)
     return fail(error, STATUS_SYSTEM, "no memory left for %lld batches", (long long)count);
+  loader->reader.piece = (void *)place;
+  place += batch_piece_bytes(options);
   for (; loader->slot_count < count; loader->slot_count++) {
-    TRY(batch_alloc(&loader->reader, &loader->slots[loader->slot_count], error));
+    loader->slots[loader->slot_count] = batch_place(&loader->reader, place);
+    place += batch_bytes(options);
   }
   return STATUS_OK;
 }
 
 /* Releases a loader whose thread does not run. */
 static void release_loader(Loader *loader) {
-  for (int64_t i = 0; i < loader->slot_count; i++) batch_free(&loader->slots[i]);
+  for (int64_t i = 0; i < loader->slot_count; i++) batch_release(&loader->slots[i]);
   free(loader->slots);
+  free(loader->own);
   batch_reader_close(&loader->reader);
   (void)pthread_mutex_destroy(&loader->mutex);
   (void)pthread_cond_destroy(&loader->changed);
@@ -93,7 +106,7 @@ Status loader_open(const LoaderOptions *options, Loader **out, Error *error) {
   (void)pthread_mutex_init(&loader->mutex, NULL);
   (void)pthread_cond_init(&loader->changed, NULL);
   TRY_GOTO(batch_reader_open(options, &loader->reader, error), release);
-  TRY_GOTO(alloc_slots(loader, error), release);
+  TRY_GOTO(place_slots(loader, error), release);
   TRY_GOTO(start_thread(loader, error), release);
   *out = loader;
   return STATUS_OK;
@@ -122,7 +135,7 @@ Status loader_next(Loader *loader, const Batch **batch, Error *error) {
 
 size_t loader_bytes(const LoaderOptions *options) {
   return arena_plus(arena_times((size_t)options->read_ahead + 1, batch_bytes(options)),
-                    batch_reader_bytes(options));
+                    batch_piece_bytes(options));
 }
 
 int64_t loader_samples(const Loader *loader) {

@@ -43,6 +43,8 @@ typedef struct LoaderOptions {
   uint64_t seed;            /* of the shuffling */
   RecallOptions recall;     /* pairs > 0: generates these sequences; pattern only names them in messages */
   int read_ahead;           /* batches prepared in advance, >= 1 */
+  void *memory; /* (loader_bytes) for the batches, aligned as malloc does; the caller's, who keeps it
+                   until loader_close. NULL: the loader takes its own */
 } LoaderOptions;
 
 /* One batch of one rank. Batch m (0, 1, ...) of data rank d of D holds draws
@@ -74,8 +76,9 @@ typedef struct Loader Loader;
  * than one sequence, STATUS_CONFIG for options out of range. The caller closes *out with loader_close. */
 Status loader_open(const LoaderOptions *options, Loader **out, Error *error);
 
-/* Bytes of host memory that a loader holds for its batches: of `options`, sequence_length, micro_batch,
- * ring_size and read_ahead are read. SIZE_MAX where they do not fit. */
+/* Bytes of host memory that a loader needs for its batches, but for the places of documents, which are as
+ * many as there are documents: of `options`, documents, sequence_length, micro_batch, ring_size and
+ * read_ahead are read. ARENA_TOO_LARGE (kernels/base/arena.h) where they do not fit. */
 size_t loader_bytes(const LoaderOptions *options);
 
 /* Waits for the next batch; it belongs to the loader and is valid until the next call. Returns the errors met

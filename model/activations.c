@@ -19,8 +19,7 @@ static size_t bytes_of(int64_t rows, int64_t columns, size_t size) {
 
 static void *take(Cursor *cursor, int64_t rows, int64_t columns, size_t size) {
   void *place = cursor->base == NULL ? NULL : cursor->base + cursor->used;
-  const size_t bytes = arena_plus(bytes_of(rows, columns, size), ARENA_ALIGNMENT - 1);
-  cursor->used = arena_plus(cursor->used, bytes / ARENA_ALIGNMENT * ARENA_ALIGNMENT);
+  cursor->used = arena_plus(cursor->used, arena_aligned(bytes_of(rows, columns, size)));
   return place;
 }
 

@@ -29,13 +29,14 @@ static double work(const void *measure, const Rank *rank, const Model *model, in
   return perplexity_work(model, &evaluation->config->model, &evaluation->tasks[i].windows, rank->data_size);
 }
 
-static Status compute(void *measure, Rank *rank, Model *model, int64_t i, EvalWatch *watch, Error *error) {
+static Status compute(void *measure, EvalPlace *place, int64_t i, Error *error) {
   const Evaluation *evaluation = measure;
   PerplexityTask task = evaluation->tasks[i];
   Perplexity result;
-  task.watch = watch;
-  TRY(perplexity_run(evaluation->config, rank, model, &task, &result, error));
-  if (rank->world->rank == 0) evaluation->results[i] = result;
+  task.watch = &place->watch;
+  task.memory = place->memory;
+  TRY(perplexity_run(evaluation->config, place->rank, place->model, &task, &result, error));
+  if (place->rank->world->rank == 0) evaluation->results[i] = result;
   return STATUS_OK;
 }
 
@@ -98,11 +99,8 @@ Status command_eval(const CommandLine *line, Error *error) {
                            .tasks = tasks,
                            .results = results};
   TRY_GOTO(plan(&evaluation, error), done);
-  EvalRun run = {.config = &config,
-                 .checkpoint = evaluation.checkpoint,
-                 .masked = true,
-                 .measure = &measure,
-                 .context = &evaluation};
+  EvalRun run = {
+      .config = &config, .checkpoint = evaluation.checkpoint, .measure = &measure, .context = &evaluation};
   status = eval_run(&run, line, error);
 done:
   free(results);

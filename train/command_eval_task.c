@@ -65,13 +65,13 @@ static double work(const void *measure, const Rank *rank, const Model *model, in
   return task_work(config, rank, model, &evaluation->options, config->eval.contexts.values[i]);
 }
 
-static Status compute(void *measure, Rank *rank, Model *model, int64_t i, EvalWatch *watch, Error *error) {
+static Status compute(void *measure, EvalPlace *place, int64_t i, Error *error) {
   const Evaluation *evaluation = measure;
   const Config *config = evaluation->config;
   TaskResult result;
-  TRY(task_run(config, rank, model, &evaluation->options, config->eval.contexts.values[i], watch, &result,
-               error));
-  if (rank->world->rank == 0) evaluation->results[i] = result;
+  TRY(task_run(config, place->rank, place->model, &evaluation->options, config->eval.contexts.values[i],
+               place->memory, &place->watch, &result, error));
+  if (place->rank->world->rank == 0) evaluation->results[i] = result;
   return STATUS_OK;
 }
 
@@ -107,6 +107,7 @@ Status command_eval_task(const CommandLine *line, const Config *config, Error *e
                            .local_keys = command_line_flag(line, "local-keys-only") != NULL};
   EvalRun run = {.config = config,
                  .checkpoint = evaluation.checkpoint,
+                 .tasks = true,
                  .local_keys = evaluation.local_keys,
                  .measure = &measure,
                  .context = &evaluation};

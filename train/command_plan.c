@@ -31,12 +31,12 @@ static Status describe_run(const CommandLine *line, const Config *config, Memory
   const char *given = command_line_flag(line, "ranks");
   int64_t ranks = config_ranks(config);
   if (given != NULL) TRY(command_line_integer("--ranks", given, 1, ranks, &ranks, error));
-  *run = (MemoryRun){.training = command_line_flag(line, "context") == NULL,
-                     .cuda = on_gpus(config, devices),
-                     .ranks_here = (int)ranks,
-                     .threads = threads_of(config, (int)ranks),
-                     .one_process =
-                         config->parallelism.transport != TRANSPORT_MPI && ranks == config_ranks(config)};
+  *run = (MemoryRun){
+      .purpose = command_line_flag(line, "context") == NULL ? MEMORY_TRAINING : MEMORY_EVALUATION,
+      .cuda = on_gpus(config, devices),
+      .ranks_here = (int)ranks,
+      .threads = threads_of(config, (int)ranks),
+      .one_process = config->parallelism.transport != TRANSPORT_MPI && ranks == config_ranks(config)};
   run->ranks_a_gpu = run->cuda ? (run->ranks_here + *devices - 1) / *devices : 0;
   return STATUS_OK;
 }

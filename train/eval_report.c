@@ -39,7 +39,7 @@ static void print_title(const Windows *windows) {
   if (windows->mode == EVAL_STRIDED) (void)printf("strided by %s: new tokens are scored\n", stride);
 }
 
-static void print_result(const Perplexity *result) {
+static void print_result(const Config *config, const Perplexity *result) {
   const int64_t context = result->windows.context;
   print_title(&result->windows);
   (void)printf("  %-19s %12s %9s %9s %11s\n", "position", "tokens", "nll", "+/-", "perplexity");
@@ -55,6 +55,9 @@ static void print_result(const Perplexity *result) {
     print_row(position, &result->buckets[i]);
   }
   print_row("all", &result->total);
+  if (config->data.document_mask && config->parallelism.ring > 1) {
+    (void)printf("balance %.2f: attention of the rank that has most of it, over the mean\n", result->balance);
+  }
   if (result->windows.mode == EVAL_LLAMA_CPP) {
     /* The last line of llama.cpp's tool, as it prints it. */
     (void)printf("Final estimate: PPL = %.4f +/- %.5f\n", exp(perplexity_mean(&result->total)),
@@ -64,7 +67,7 @@ static void print_result(const Perplexity *result) {
 }
 
 void eval_report_print(const EvalReport *report) {
-  for (int64_t i = 0; i < report->count; i++) print_result(&report->results[i]);
+  for (int64_t i = 0; i < report->count; i++) print_result(report->config, &report->results[i]);
 }
 
 /* ---------------------------------------------------------------- for programs */
@@ -88,6 +91,7 @@ static json_t *result_json(const Perplexity *result) {
   json_object_set_new(object, "context", json_integer(context));
   json_object_set_new(object, "windows", json_integer(result->windows.count));
   json_object_set_new(object, "stride", json_integer(result->windows.stride));
+  json_object_set_new(object, "balance", number(result->balance));
   set_numbers(object, &result->total);
   for (int i = 0; i < PERPLEXITY_BUCKETS; i++) {
     if (result->buckets[i].tokens == 0) continue;

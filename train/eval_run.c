@@ -7,13 +7,13 @@
 #include "train/hf_model.h"
 #include "train/host_weights.h"
 #include "train/memory_check.h"
+#include "train/memory_reserve.h"
 #include "train/overlap.h"
 
 /* Checks what can be wrong before anything large is taken. */
-static Status check(const EvalRun *run, Rank *rank, Error *error) {
+static Status check(const EvalRun *run, Rank *rank, MemoryPlan *memory, Error *error) {
   char warning[1024];
-  MemoryPlan memory;
-  TRY(memory_check(run->config, rank, false, &memory, error));
+  TRY(memory_check(run->config, rank, run->tasks ? MEMORY_TASKS : MEMORY_EVALUATION, memory, error));
   TRY(hf_model_check(&run->config->model, run->checkpoint, warning, sizeof warning, error));
   if (warning[0] != '\0' && rank->world->rank == 0) (void)fprintf(stderr, "ringgpt: warning: %s\n", warning);
   return run->measure->check(run->context, rank, error);
@@ -28,52 +28,53 @@ static Status forecast_overlap(const EvalRun *run, Rank *rank, Error *error) {
   return STATUS_OK;
 }
 
-static Status load(const EvalRun *run, Rank *rank, Model **model, Error *error) {
+static Status load(const EvalRun *run, const MemoryPlan *memory, EvalPlace *place, Error *error) {
+  Rank *rank = place->rank;
+  MemoryPlaces places;
   const Config *config = run->config;
   const ModelOptions options = {.config = config->model,
                                 .loss_chunk = config->train.loss_chunk,
                                 .mlp_chunk = config->train.mlp_chunk,
                                 .local_keys = run->local_keys};
-  TRY(model_create(rank->device, rank->ring, &options, model, error));
-  for (int64_t i = 0; i < config->eval.contexts.count; i++) {
-    const int64_t length = config->eval.contexts.values[i];
-    const Layout layout = run->masked ? batches_layout(config, length, rank->ring->size)
-                                      : layout_zigzag(length, rank->ring->size);
-    TRY(model_reserve(*model, 1, &layout, error));
-  }
-  return host_weights_load(run->checkpoint, rank->device, *model, rank->world, error);
+  TRY(model_create(rank->device, rank->ring, &options, &place->model, error));
+  TRY(host_weights_load(run->checkpoint, rank->device, place->model, rank->world, error));
+  /* After what the weights take on their way. */
+  TRY(memory_reserve(config, memory, rank, NULL, place->model, &places, error));
+  place->memory = places.evaluation;
+  return STATUS_OK;
 }
 
 /* One context after the other. */
-static Status compute(EvalRun *run, Rank *rank, Model *model, Error *error) {
+static Status compute(EvalRun *run, EvalPlace *place, Error *error) {
   const int64_t count = run->config->eval.contexts.count;
+  Rank *rank = place->rank;
   const bool first = rank->world->rank == 0;
   double total = 0.0;
   Status status = STATUS_OK;
-  EvalWatch watch;
-  for (int64_t i = 0; i < count; i++) total += run->measure->work(run->context, rank, model, i);
-  eval_watch_begin(&watch, rank, run->stop, total);
+  for (int64_t i = 0; i < count; i++) total += run->measure->work(run->context, rank, place->model, i);
+  eval_watch_begin(&place->watch, rank, run->stop, total);
   for (int64_t i = 0; i < count && status == STATUS_OK; i++) {
-    eval_watch_part(&watch, run->measure->work(run->context, rank, model, i));
-    status = run->measure->compute(run->context, rank, model, i, &watch, error);
+    eval_watch_part(&place->watch, run->measure->work(run->context, rank, place->model, i));
+    status = run->measure->compute(run->context, place, i, error);
     if (status == STATUS_OK && first) run->finished += 1;
   }
-  if (first) eval_watch_place(&watch, run->place, sizeof run->place);
-  eval_watch_end(&watch);
+  if (first) eval_watch_place(&place->watch, run->place, sizeof run->place);
+  eval_watch_end(&place->watch);
   return status;
 }
 
 static Status run_rank(Rank *rank, void *context, Error *error) {
   EvalRun *run = context;
-  Model *model = NULL;
+  EvalPlace place = {.rank = rank};
+  MemoryPlan memory;
   Status status = STATUS_OK;
-  TRY_GOTO(check(run, rank, error), done);
+  TRY_GOTO(check(run, rank, &memory, error), done);
   TRY_GOTO(forecast_overlap(run, rank, error), done);
-  TRY_GOTO(load(run, rank, &model, error), done);
-  status = compute(run, rank, model, error);
+  TRY_GOTO(load(run, &memory, &place, error), done);
+  status = compute(run, &place, error);
 done:
   if (status != STATUS_OK) rank_abort(rank, error);
-  model_destroy(model);
+  model_destroy(place.model);
   return status;
 }
 

@@ -15,14 +15,22 @@
 #include "train/grid.h"
 #include "train/stop.h"
 
+/* Where a rank computes. */
+typedef struct EvalPlace {
+  Rank *rank;
+  Model *model;
+  EvalWatch watch;
+  void *memory; /* host memory that was planned (MemoryPlan.evaluation) */
+} EvalPlace;
+
 /* What is measured at each of the contexts of the configuration. `measure` is the caller's. */
 typedef struct EvalMeasure {
   /* Checks what every rank reads, before the model takes its memory. Collective. */
   Status (*check)(const void *measure, Rank *rank, Error *error);
   /* Operations of one ring at context number i, to foretell the time. */
   double (*work)(const void *measure, const Rank *rank, const Model *model, int64_t i);
-  /* Computes context number i, and keeps the result on world rank 0. Collective. */
-  Status (*compute)(void *measure, Rank *rank, Model *model, int64_t i, EvalWatch *watch, Error *error);
+  /* Computes context number i at `place`, and keeps the result on world rank 0. Collective. */
+  Status (*compute)(void *measure, EvalPlace *place, int64_t i, Error *error);
   /* Prints and writes the results of the first `finished` contexts; in the process of world rank 0. */
   Status (*report)(const void *measure, const CommandLine *line, int64_t finished, Error *error);
 } EvalMeasure;
@@ -30,8 +38,8 @@ typedef struct EvalMeasure {
 typedef struct EvalRun {
   const Config *config;
   const char *checkpoint;
+  bool tasks;      /* it measures tasks, not perplexity: in the plan of memory */
   bool local_keys; /* of ModelOptions */
-  bool masked;     /* the document masks of the configuration hold */
   const EvalMeasure *measure;
   void *context; /* for its functions */
   /* Written by eval_run. */

@@ -43,7 +43,7 @@ static bool to_bf16(Config *config, const MemoryRun *run, char *text, size_t siz
 }
 
 static bool to_recompute(Config *config, const MemoryRun *run, char *text, size_t size) {
-  if (!run->training || config->train.recompute) return false;
+  if (run->purpose != MEMORY_TRAINING || config->train.recompute) return false;
   config->train.recompute = true;
   (void)snprintf(text, size, "train.recompute=true");
   return true;

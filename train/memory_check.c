@@ -17,9 +17,9 @@ static Status ranks_of_gpu(int ranks_here, int *ranks, Error *error) {
   return STATUS_OK;
 }
 
-static Status describe_run(const Rank *rank, bool training, MemoryRun *run, Error *error) {
+static Status describe_run(const Rank *rank, MemoryPurpose purpose, MemoryRun *run, Error *error) {
   int local = 0;
-  *run = (MemoryRun){.training = training,
+  *run = (MemoryRun){.purpose = purpose,
                      .cuda = rank->device->table->queues != NULL,
                      .threads = rank->device->threads,
                      .one_process = strcmp(rank->world->table->name, "local") == 0};
@@ -27,9 +27,10 @@ static Status describe_run(const Rank *rank, bool training, MemoryRun *run, Erro
   return run->cuda ? ranks_of_gpu(run->ranks_here, &run->ranks_a_gpu, error) : STATUS_OK;
 }
 
-Status memory_check(const Config *config, const Rank *rank, bool training, MemoryPlan *plan, Error *error) {
+Status memory_check(const Config *config, const Rank *rank, MemoryPurpose purpose, MemoryPlan *plan,
+                    Error *error) {
   MemoryRun run;
-  TRY(describe_run(rank, training, &run, error));
+  TRY(describe_run(rank, purpose, &run, error));
   TRY(memory_plan(config, &run, plan, error));
   /* The programs themselves are there already. */
   const size_t programs = plan->program * (run.one_process ? 1 : (size_t)run.ranks_here);

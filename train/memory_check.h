@@ -5,9 +5,10 @@
 #include "train/grid.h"
 #include "train/memory_plan.h"
 
-/* Plans training, or an evaluation, for the ranks that run on this host, and holds it against what the host
+/* Plans for the ranks that run on this host, and holds it against what the host
  * and its GPUs have left, before any of them has taken anything. Collective over the world. STATUS_SYSTEM
  * with one line where it does not fit (memory_refuse); else as memory_plan. */
-Status memory_check(const Config *config, const Rank *rank, bool training, MemoryPlan *plan, Error *error);
+Status memory_check(const Config *config, const Rank *rank, MemoryPurpose purpose, MemoryPlan *plan,
+                    Error *error);
 
 #endif

@@ -10,12 +10,15 @@
 #include "model/memory.h"
 #include "model/params.h"
 #include "train/batches.h"
+#include "train/perplexity.h"
 #include "train/schedule.h"
+#include "train/tasks.h"
 
-/* Of a process that has begun but taken nothing for a run; of the stack, the products' scratch and the like
- * of each compute thread. Measured: tests/unit/test_memory_measured.c. */
-#define PROGRAM_BYTES ((size_t)20 << 20)
+/* Measured, tests/unit/test_memory_measured.c: of a process that has begun but taken nothing for a run; of
+ * each thread, whose stack begins with one huge page; and the small blocks of a rank. */
+#define PROGRAM_BYTES ((size_t)15 << 20)
 #define THREAD_BYTES ((size_t)2 << 20)
+#define RANK_BYTES ((size_t)3 << 19)
 /* And of MPI in a process. */
 #define MPI_BYTES ((size_t)12 << 20)
 
@@ -58,37 +61,44 @@ static ModelOptions model_options(const Config *config, bool training) {
                         .dropout = training ? config->train.dropout : 0.0};
 }
 
-/* Bytes of the batches that a loader holds. */
-static size_t loader_batches(const Config *config, int64_t sequences, int64_t length, int64_t read_ahead) {
+Layout memory_case_layout(const Config *config, const MemoryRun *run, int64_t length, int ring_size) {
+  return run->purpose == MEMORY_TASKS ? layout_zigzag(length, ring_size)
+                                      : batches_layout(config, length, ring_size);
+}
+
+/* Bytes of the batches that are read, and of what is kept of them. */
+static size_t batch_bytes_of(const Config *config, const MemoryRun *run, bool training, int64_t sequences,
+                             int64_t length) {
+  const int ring_size = (int)config->parallelism.ring;
   const LoaderOptions options = {.documents = config->data.document_mask,
                                  .sequence_length = length,
                                  .micro_batch = sequences,
-                                 .ring_size = (int)config->parallelism.ring,
-                                 .read_ahead = (int)read_ahead};
-  return loader_bytes(&options);
+                                 .ring_size = ring_size,
+                                 .read_ahead = (int)config->data.read_ahead};
+  if (training) return loader_bytes(&options);
+  return run->purpose == MEMORY_TASKS ? task_bytes(length, ring_size)
+                                      : perplexity_bytes(config, length, ring_size);
 }
 
 /* Adds a case to the plan and its needs to the memory of the model that computes it. */
 static void add_case(const Config *config, const Ops *ops, bool training, int64_t sequences, int64_t length,
                      ModelMemory *all, MemoryPlan *plan) {
   const ModelOptions options = model_options(config, training);
-  const Layout layout = batches_layout(config, length, (int)config->parallelism.ring);
+  const Layout layout = memory_case_layout(config, &plan->run, length, (int)config->parallelism.ring);
   ModelMemory own = {0};
   (void)model_memory_add(&own, &options, ops, sequences, &layout);
   (void)model_memory_add(all, &options, ops, sequences, &layout);
   MemoryCase *added = &plan->cases_of[plan->cases++];
-  *added = (MemoryCase){
-      .training = training,
-      .sequences = sequences,
-      .length = length,
-      .arena = own.bytes,
-      .kept = own.buffers[BUFFER_KEPT].bytes,
-      .logits = own.buffers[BUFFER_LOGITS].bytes,
-      .batch = loader_batches(config, sequences, length, training ? config->data.read_ahead : 1)};
+  *added = (MemoryCase){.training = training,
+                        .sequences = sequences,
+                        .length = length,
+                        .arena = own.bytes,
+                        .kept = own.buffers[BUFFER_KEPT].bytes,
+                        .logits = own.buffers[BUFFER_LOGITS].bytes,
+                        .batch = batch_bytes_of(config, &plan->run, training, sequences, length)};
   for (int i = 0; i < RING_BUFFERS; i++) {
     added->ring = plus(added->ring, own.buffers[ACTIVATION_BUFFERS + i].bytes);
   }
-  if (!training) added->batch = plus(added->batch, times((size_t)layout.local_length, sizeof(float)));
 }
 
 static void add_stages(const Config *config, const Ops *ops, ModelMemory *all, MemoryPlan *plan) {
@@ -109,18 +119,17 @@ static void add_evaluations(const Config *config, const Ops *ops, ModelMemory *a
 static void add_cases(const Config *config, const Ops *ops, MemoryPlan *plan) {
   ModelMemory training = {0};
   ModelMemory evaluating = {0};
-  size_t most[2] = {0, 0}; /* batches of evaluations and of training */
-  if (plan->run.training) add_stages(config, ops, &training, plan);
-  if (!plan->run.training || config->eval.every > 0) add_evaluations(config, ops, &evaluating, plan);
+  const bool trains = plan->run.purpose == MEMORY_TRAINING;
+  if (trains) add_stages(config, ops, &training, plan);
+  if (!trains || config->eval.every > 0) add_evaluations(config, ops, &evaluating, plan);
   plan->arena = larger(training.bytes, evaluating.bytes);
   plan->positions = larger(training.host_bytes, evaluating.host_bytes);
   for (int i = 0; i < plan->cases; i++) {
     const MemoryCase *at = &plan->cases_of[i];
     if (at->arena > plan->cases_of[plan->largest].arena) plan->largest = i;
-    most[at->training] = larger(most[at->training], at->batch);
+    size_t *most = at->training ? &plan->loader : &plan->evaluation;
+    *most = larger(*most, at->batch);
   }
-  /* The training loader reads on while an evaluation has its own. */
-  plan->batches = plus(most[0], most[1]);
 }
 
 /* ---------------------------------------------------------------- parameters */
@@ -153,7 +162,7 @@ static Status add_parameters(const Config *config, size_t elem_size, MemoryPlan 
   plan->weights = times((size_t)plan->parameters, elem_size);
   /* Weights are drawn, loaded and saved as floats of the host. */
   if (rounded || plan->run.cuda) plan->copies = floats;
-  if (!plan->run.training) return STATUS_OK;
+  if (plan->run.purpose != MEMORY_TRAINING) return STATUS_OK;
   plan->gradients = floats;
   plan->moments = times(2, share);
   plan->masters = rounded ? share : 0;
@@ -169,7 +178,7 @@ static void add_peaks(MemoryPlan *plan) {
   const MemoryRun *run = &plan->run;
   const size_t kept = plus(plus(plan->weights, plan->gradients), plus(plan->masters, plan->moments));
   const size_t device = plus(kept, plus(plan->arena, plan->passing));
-  const size_t working = plus(plus(plan->positions, plan->batches), plan->scratch);
+  const size_t working = plus(plus(plan->positions, plus(plan->loader, plan->evaluation)), plan->scratch);
   if (run->cuda) {
     plan->rank_device = device;
     plan->gpu = times(device, (size_t)run->ranks_a_gpu);
@@ -188,7 +197,8 @@ Status memory_plan(const Config *config, const MemoryRun *run, MemoryPlan *plan,
   Ops ops;
   *plan = (MemoryPlan){.run = *run,
                        .program = PROGRAM_BYTES + (run->one_process ? 0 : MPI_BYTES),
-                       .scratch = times((size_t)run->threads, THREAD_BYTES)};
+                       /* The threads that compute, and the one that reads ahead. */
+                       .scratch = plus(times((size_t)run->threads + 1, THREAD_BYTES), RANK_BYTES)};
   TRY(find_operations(config, run->cuda, &ops, error));
   TRY(add_parameters(config, ops.elem_size, plan, error));
   add_cases(config, &ops, plan);

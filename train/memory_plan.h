@@ -8,11 +8,18 @@
 #include <stdint.h>
 
 #include "kernels/base/status.h"
+#include "kernels/comm/layout.h"
 #include "train/config.h"
+
+typedef enum MemoryPurpose {
+  MEMORY_TRAINING,
+  MEMORY_EVALUATION, /* `ringgpt eval`, at eval.contexts */
+  MEMORY_TASKS       /* `ringgpt eval --task`, at eval.contexts */
+} MemoryPurpose;
 
 /* What a plan is for. */
 typedef struct MemoryRun {
-  bool training;    /* false: `ringgpt eval`, at eval.contexts */
+  MemoryPurpose purpose;
   bool cuda;        /* on GPUs; else on CPUs, whose memory is the host's */
   int ranks_here;   /* ranks on this machine */
   int ranks_a_gpu;  /* of those, ranks that share a GPU; read with cuda alone */
@@ -28,8 +35,9 @@ typedef struct MemoryCase {
   size_t arena;      /* all of the following, by turns */
   size_t kept;       /* what layers keep from forward to backward */
   size_t logits;
-  size_t ring;  /* attention states, keys and values and their gradients, masks */
-  size_t batch; /* host memory: the batches of its loader, and the losses of an evaluation */
+  size_t ring; /* attention states, keys and values and their gradients, masks */
+  size_t
+      batch; /* host memory: the batches of its loader and the losses of an evaluation, or what tasks hold */
 } MemoryCase;
 
 /* Bytes of one rank unless it is said otherwise. */
@@ -44,13 +52,14 @@ typedef struct MemoryPlan {
   size_t arena;   /* of the case that needs most, for all of them */
   size_t passing; /* masters of the largest group of parameters, from all ranks, in a save */
   /* Of the host. */
-  size_t positions; /* numbers on their way to the device */
-  size_t batches;   /* of the training loader, and of the evaluation that needs most */
-  size_t copies;    /* weights and optimizer as the host reads or writes them, on every rank: at the start or
-                       in a save */
-  size_t saving;    /* the same on rank 0 alone */
-  size_t scratch;   /* of the threads */
-  size_t program;   /* of each process before it has anything of the run */
+  size_t positions;  /* numbers on their way to the device */
+  size_t loader;     /* batches of the training stage that needs most */
+  size_t evaluation; /* batches and losses of the evaluation that needs most */
+  size_t copies;     /* weights and optimizer as the host reads or writes them, on every rank: at the start or
+                        in a save */
+  size_t saving;     /* the same on rank 0 alone */
+  size_t scratch;    /* of threads and small blocks */
+  size_t program;    /* of each process before it has anything of the run */
 
   size_t rank_device; /* peak; 0 on a CPU */
   size_t rank_host;   /* peak without `program` and `saving` */
@@ -61,6 +70,9 @@ typedef struct MemoryPlan {
   int largest;                                 /* the case of `arena` */
   MemoryCase cases_of[2 * CONFIG_LIST_LENGTH]; /* (cases) stages in their order, then evaluations */
 } MemoryPlan;
+
+/* How sequences of `length` tokens are cut over a ring; tasks know no documents. */
+Layout memory_case_layout(const Config *config, const MemoryRun *run, int64_t length, int ring_size);
 
 /* Computes the plan. STATUS_SYSTEM without the little memory that the table of parameters takes,
  * STATUS_CONFIG as cpu_device_create. Sizes that do not fit 64 bits are ARENA_TOO_LARGE. */

@@ -35,10 +35,10 @@ static void print_device_parts(FILE *stream, const MemoryPlan *plan) {
 static void print_host_parts(FILE *stream, const MemoryPlan *plan) {
   const size_t processes = plan->run.one_process ? 1 : (size_t)plan->run.ranks_here;
   print_part(stream, plan, "batches of the loader, losses, positions",
-             arena_plus(plan->batches, plan->positions));
+             arena_plus(arena_plus(plan->loader, plan->evaluation), plan->positions));
   print_part(stream, plan, "weights drawn or loaded, before the activations", plan->copies);
   print_line(stream, "a checkpoint on its way, on rank 0", 0, plan->saving);
-  print_part(stream, plan, "threads", plan->scratch);
+  print_part(stream, plan, "threads and small blocks", plan->scratch);
   print_line(stream, "the program itself", 0, arena_times(plan->program, processes));
 }
 
@@ -81,9 +81,12 @@ void memory_table_print(const Config *config, const MemoryPlan *plan, FILE *stre
 }
 
 void memory_table_line(const MemoryPlan *plan, char *text, size_t size) {
-  const size_t parts[] = {
-      plan->weights, plan->gradients, arena_plus(plan->masters, plan->moments),
-      plan->arena,   plan->batches,   plan->run.cuda ? plan->rank_device : plan->rank_host};
+  const size_t parts[] = {plan->weights,
+                          plan->gradients,
+                          arena_plus(plan->masters, plan->moments),
+                          plan->arena,
+                          arena_plus(plan->loader, plan->evaluation),
+                          plan->run.cuda ? plan->rank_device : plan->rank_host};
   char texts[6][32];
   char here[32];
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {

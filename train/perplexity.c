@@ -7,6 +7,7 @@
 
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "kernels/base/arena.h"
 #include "kernels/base/memory.h"
 #include "train/batches.h"
 #include "train/progress.h"
@@ -111,8 +112,15 @@ static void announce(const Config *config, const Rank *rank, const Model *model,
 
 /* ---------------------------------------------------------------- running */
 
+/* What a rank adds up. */
+typedef struct PerplexitySums {
+  Perplexity *result;
+  double pairs;   /* of attention, of all ranks of its ring */
+  double largest; /* the same if all had as much as the one that has most */
+} PerplexitySums;
+
 static Status run_window(const Config *config, const Rank *rank, Model *model, Loader *loader,
-                         const PerplexityTask *task, int64_t w, float *nll, Perplexity *result,
+                         const PerplexityTask *task, int64_t w, float *nll, PerplexitySums *sums,
                          Error *error) {
   const Batch *batch = NULL;
   TRY(loader_next(loader, &batch, error));
@@ -121,21 +129,28 @@ static Status run_window(const Config *config, const Rank *rank, Model *model, L
   batches_to_model(config, batch, &documents, &model_batch);
   announce(config, rank, model, &task->windows, w, batch, model_batch.documents, task->watch);
   TRY(model_evaluate(model, &model_batch, nll, error));
-  score_window(batch, rank->ring->rank, nll, windows_first_scored(&task->windows, w), result);
+  score_window(batch, rank->ring->rank, nll, windows_first_scored(&task->windows, w), sums->result);
+  sums->pairs += (double)batch->balance.pairs;
+  sums->largest += (double)batch->balance.largest * rank->ring->size;
   if (task->watch != NULL) eval_watch_window_end(task->watch);
   return STATUS_OK;
 }
 
 /* Adds the sums of all ranks; counts are exact in double far beyond any real number of tokens. */
-static Status reduce(const Rank *rank, Perplexity *result, Error *error) {
-  double sums[(PERPLEXITY_BUCKETS + 1) * 3];
+static Status reduce(const Rank *rank, const PerplexitySums *own, Error *error) {
+  enum { PAIRS = (PERPLEXITY_BUCKETS + 1) * 3, LARGEST, NUMBERS };
+  Perplexity *result = own->result;
+  double sums[NUMBERS];
   for (int i = 0; i <= PERPLEXITY_BUCKETS; i++) {
     const PerplexityBucket *bucket = i == PERPLEXITY_BUCKETS ? &result->total : &result->buckets[i];
     sums[3 * i] = (double)bucket->tokens;
     sums[3 * i + 1] = bucket->nll;
     sums[3 * i + 2] = bucket->squares;
   }
-  TRY(comm_all_reduce(rank->world, COMM_F64, COMM_SUM, sums, (PERPLEXITY_BUCKETS + 1) * 3, error));
+  sums[PAIRS] = own->pairs;
+  sums[LARGEST] = own->largest;
+  TRY(comm_all_reduce(rank->world, COMM_F64, COMM_SUM, sums, NUMBERS, error));
+  result->balance = sums[LARGEST] / sums[PAIRS];
   for (int i = 0; i <= PERPLEXITY_BUCKETS; i++) {
     PerplexityBucket *bucket = i == PERPLEXITY_BUCKETS ? &result->total : &result->buckets[i];
     *bucket = (PerplexityBucket){
@@ -153,39 +168,57 @@ Status perplexity_plan(const Config *config, const char *pattern, int64_t contex
   return windows_plan(&config->eval, context, tokens, pattern, windows, error);
 }
 
+/* The loader of one window at a time; whose it is and what it reads is for the caller to add. */
+static LoaderOptions loader_of(const Config *config, int64_t context, int ring_size) {
+  return (LoaderOptions){.vocab_size = config->model.vocab_size,
+                         .documents = config->data.document_mask,
+                         .window = config->model.sliding_window,
+                         .sequence_length = context,
+                         .micro_batch = 1,
+                         .ring_size = ring_size,
+                         .read_ahead = 1};
+}
+
+/* Bytes of the losses of a rank's rows. */
+static size_t losses_bytes(const Config *config, int64_t context, int ring_size) {
+  const Layout layout = batches_layout(config, context, ring_size);
+  return arena_aligned(arena_times((size_t)layout.local_length, sizeof(float)));
+}
+
+size_t perplexity_bytes(const Config *config, int64_t context, int ring_size) {
+  const LoaderOptions options = loader_of(config, context, ring_size);
+  return arena_plus(losses_bytes(config, context, ring_size), loader_bytes(&options));
+}
+
 Status perplexity_run(const Config *config, const Rank *rank, Model *model, const PerplexityTask *task,
                       Perplexity *result, Error *error) {
   const Windows *windows = &task->windows;
-  const LoaderOptions options = {
-      .pattern = task->pattern,
-      .vocab_size = config->model.vocab_size,
-      .end_of_document = task->end_of_document,
-      .documents = config->data.document_mask,
-      .window = config->model.sliding_window,
-      .sequence_length = windows->context,
-      .stride = windows->mode == EVAL_FULL ? 0 : windows->stride,
-      .tokens = windows->tokens,
-      .micro_batch = 1,
-      .ring_rank = rank->ring->rank,
-      .ring_size = rank->ring->size,
-      .data_rank = rank->data_rank,
-      .data_size = rank->data_size,
-      .read_ahead = 1,
-  };
-  const Layout layout = batches_layout(config, windows->context, rank->ring->size);
+  const int ring_size = rank->ring->size;
+  const size_t bytes = perplexity_bytes(config, windows->context, ring_size);
+  LoaderOptions options = loader_of(config, windows->context, ring_size);
+  PerplexitySums sums = {.result = result};
   Status status = STATUS_OK;
   Loader *loader = NULL;
-  void *nll = NULL;
+  void *own = NULL;
   *result = (Perplexity){.windows = *windows};
+  if (task->memory == NULL) TRY(memory_alloc(bytes, 1, "windows and their losses", &own, error));
+  float *nll = own != NULL ? own : task->memory;
+  options.pattern = task->pattern;
+  options.end_of_document = task->end_of_document;
+  options.stride = windows->mode == EVAL_FULL ? 0 : windows->stride;
+  options.tokens = windows->tokens;
+  options.ring_rank = rank->ring->rank;
+  options.data_rank = rank->data_rank;
+  options.data_size = rank->data_size;
+  options.memory = (char *)nll + losses_bytes(config, windows->context, ring_size);
   TRY_GOTO(loader_open(&options, &loader, error), done);
-  TRY_GOTO(memory_alloc((size_t)layout.local_length, sizeof(float), "losses", &nll, error), done);
   /* Rings take turns at the windows; nothing joins them before the sums. */
   for (int64_t w = rank->data_rank; w < windows->count; w += rank->data_size) {
-    TRY_GOTO(run_window(config, rank, model, loader, task, w, nll, result, error), done);
+    TRY_GOTO(run_window(config, rank, model, loader, task, w, nll, &sums, error), done);
   }
-  status = reduce(rank, result, error);
+  status = reduce(rank, &sums, error);
 done:
   loader_close(loader);
-  free(nll);
+  free(own);
   return status;
 }

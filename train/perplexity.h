@@ -26,6 +26,7 @@ typedef struct Perplexity {
   Windows windows;
   PerplexityBucket total;
   PerplexityBucket buckets[PERPLEXITY_BUCKETS];
+  double balance; /* attention of the rank of a ring that has most of it, over the mean; 1 is best */
 } Perplexity;
 
 /* What is measured. */
@@ -34,7 +35,12 @@ typedef struct PerplexityTask {
   int32_t end_of_document;
   Windows windows;  /* of perplexity_plan */
   EvalWatch *watch; /* of this rank; NULL: none */
+  void *memory;     /* (perplexity_bytes) host memory of this rank; NULL: it takes its own */
 } PerplexityTask;
+
+/* Bytes of host memory that a rank of a ring of `ring_size` needs for batches and losses of windows of
+ * `context` tokens; ARENA_TOO_LARGE where they do not fit. */
+size_t perplexity_bytes(const Config *config, int64_t context, int ring_size);
 
 /* The windows of `context` tokens in the shards of `pattern` that the options of eval ask for. Fails as
  * dataset_open; STATUS_DATA where they hold less than one window. */

@@ -34,6 +34,7 @@ static Status open_loader(Trainer *trainer, const SequenceStage *stage, Error *e
       .shuffle = config->data.shuffle,
       .seed = (uint64_t)config->run.seed,
       .read_ahead = (int)config->data.read_ahead,
+      .memory = trainer->places.loader,
   };
   if (config->data.generate == GENERATE_MQAR) options.recall = batches_recall(config);
   loader_close(trainer->loader);

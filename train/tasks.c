@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "data/recall.h"
+#include "kernels/base/arena.h"
 #include "kernels/base/memory.h"
 #include "kernels/ops.h"
 #include "train/batches.h"
@@ -25,6 +26,7 @@ typedef struct Work {
   int32_t *tokens;      /* (local length) */
   int32_t *targets;     /* (local length) */
   int32_t *predictions; /* (local length) */
+  int32_t *sample;      /* (context + 1) of the text tasks: the whole of it */
 } Work;
 
 const char *task_name(TaskKind kind) {
@@ -62,24 +64,18 @@ static void add_score(TaskScore *score, bool right) {
   score->right += right ? 1 : 0;
 }
 
-static Status alloc_rows(const Work *work, int32_t **out, Error *error) {
-  void *memory = NULL;
-  TRY(memory_alloc((size_t)work->layout.local_length, sizeof(int32_t), "rows of a task", &memory, error));
-  *out = memory;
-  return STATUS_OK;
+size_t task_bytes(int64_t context, int ring_size) {
+  const Layout layout = layout_zigzag(context, ring_size);
+  const size_t rows = arena_times(3, (size_t)layout.local_length); /* tokens, targets, predictions */
+  return arena_times(arena_plus(rows, (size_t)context + 1), sizeof(int32_t));
 }
 
-static Status open_work(Work *work, Error *error) {
+static void place_rows(Work *work, void *memory) {
   work->layout = layout_zigzag(work->context, work->rank->ring->size);
-  TRY(alloc_rows(work, &work->tokens, error));
-  TRY(alloc_rows(work, &work->targets, error));
-  return alloc_rows(work, &work->predictions, error);
-}
-
-static void close_work(Work *work) {
-  free(work->tokens);
-  free(work->targets);
-  free(work->predictions);
+  work->tokens = memory;
+  work->targets = work->tokens + work->layout.local_length;
+  work->predictions = work->targets + work->layout.local_length;
+  work->sample = work->predictions + work->layout.local_length;
 }
 
 /* The work of one ring in `samples` samples of a context. */
@@ -124,15 +120,15 @@ static Status predict(Work *work, int64_t number, int64_t count, Error *error) {
 
 /* ---------------------------------------------------------------- needle and passkey */
 
-/* This rank's share of a sample of context + 1 tokens, whose last `answers` have to be predicted. */
-static void cut_sample(Work *work, const int32_t *sample, int64_t answers) {
+/* This rank's share of the sample, whose last `answers` tokens have to be predicted. */
+static void cut_sample(Work *work, int64_t answers) {
   int64_t row = 0;
   for (Run run = {0}; layout_next_run(&work->layout, 0, work->rank->ring->rank, &run);) {
     for (int64_t position = run.start; position < run.start + run.length; position++, row++) {
       const bool inside = position < work->context;
       const bool asks = inside && position >= work->context - answers;
-      work->tokens[row] = inside ? sample[position] : 0;
-      work->targets[row] = asks ? sample[position + 1] : IGNORED_TARGET;
+      work->tokens[row] = inside ? work->sample[position] : 0;
+      work->targets[row] = asks ? work->sample[position + 1] : IGNORED_TARGET;
     }
   }
 }
@@ -144,15 +140,14 @@ typedef struct TextSums {
   double *answered; /* (items) its tokens that were asked for */
 } TextSums;
 
-static Status run_item(Work *work, TaskText *text, int64_t item, int32_t *sample, TextSums *sums,
-                       Error *error) {
+static Status run_item(Work *work, TaskText *text, int64_t item, TextSums *sums, Error *error) {
   const TaskOptions *options = work->options;
   const TaskTextPlace place = {.context = work->context,
                                .sample = item % options->samples,
                                .depth = task_depth(item / options->samples, options->depths)};
   int64_t answers = 0;
-  TRY(task_text_sample(text, &place, sample, &answers, error));
-  cut_sample(work, sample, answers);
+  TRY(task_text_sample(text, &place, work->sample, &answers, error));
+  cut_sample(work, answers);
   TRY(predict(work, item, sums->items, error));
   for (int64_t i = 0; i < work->layout.local_length; i++) {
     if (work->targets[i] == IGNORED_TARGET) continue;
@@ -174,14 +169,10 @@ static void grade(const Work *work, const TextSums *sums, TaskResult *result) {
 
 static Status run_items(Work *work, TaskText *text, TextSums *sums, Error *error) {
   const Rank *rank = work->rank;
-  void *sample = NULL;
-  Status status = STATUS_OK;
-  TRY(memory_alloc((size_t)work->context + 1, sizeof(int32_t), "a sample of a task", &sample, error));
-  for (int64_t item = rank->data_rank; item < sums->items && status == STATUS_OK; item += rank->data_size) {
-    status = run_item(work, text, item, sample, sums, error);
+  for (int64_t item = rank->data_rank; item < sums->items; item += rank->data_size) {
+    TRY(run_item(work, text, item, sums, error));
   }
-  free(sample);
-  return status;
+  return STATUS_OK;
 }
 
 static Status run_text(Work *work, TaskResult *result, Error *error) {
@@ -294,16 +285,12 @@ static Status run_recall(Work *work, TaskResult *result, Error *error) {
 /* ---------------------------------------------------------------- the run */
 
 Status task_run(const Config *config, const Rank *rank, Model *model, const TaskOptions *options,
-                int64_t context, EvalWatch *watch, TaskResult *result, Error *error) {
+                int64_t context, void *memory, EvalWatch *watch, TaskResult *result, Error *error) {
   Work work = {
       .config = config, .rank = rank, .model = model, .watch = watch, .options = options, .context = context};
-  Status status = open_work(&work, error);
+  place_rows(&work, memory);
   *result = (TaskResult){.context = context};
-  if (status == STATUS_OK) {
-    status = options->kind == TASK_MQAR ? run_recall(&work, result, error) : run_text(&work, result, error);
-  }
-  close_work(&work);
-  return status;
+  return options->kind == TASK_MQAR ? run_recall(&work, result, error) : run_text(&work, result, error);
 }
 
 double task_work(const Config *config, const Rank *rank, const Model *model, const TaskOptions *options,

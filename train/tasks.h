@@ -57,11 +57,15 @@ double task_depth(int64_t row, int64_t depths);
  * computed. STATUS_CONFIG. */
 Status task_check(const Config *config, TaskKind kind, Error *error);
 
+/* Bytes of host memory that a rank of a ring of `ring_size` needs for the samples of `context` tokens;
+ * ARENA_TOO_LARGE where they do not fit. */
+size_t task_bytes(int64_t context, int ring_size);
+
 /* Runs a task on every rank of the grid with the weights of `model`, which has no document mask; the result
- * is the same on all ranks. Rings take turns at the samples. `watch` of this rank, NULL: none. Collective.
- * Fails as task_text_sample; under a watch also with STATUS_STOPPED. */
+ * is the same on all ranks. Rings take turns at the samples. `memory` (task_bytes) and `watch` (NULL: none)
+ * are this rank's. Collective. Fails as task_text_sample; under a watch also with STATUS_STOPPED. */
 Status task_run(const Config *config, const Rank *rank, Model *model, const TaskOptions *options,
-                int64_t context, EvalWatch *watch, TaskResult *result, Error *error);
+                int64_t context, void *memory, EvalWatch *watch, TaskResult *result, Error *error);
 
 /* The work of a task at one context, as of perplexity_work, for the watch. */
 double task_work(const Config *config, const Rank *rank, const Model *model, const TaskOptions *options,

@@ -7,6 +7,7 @@
 #include "train/agreement.h"
 #include "train/batches.h"
 #include "train/memory_check.h"
+#include "train/memory_reserve.h"
 #include "train/memory_table.h"
 #include "train/overlap.h"
 #include "train/perplexity.h"
@@ -66,24 +67,11 @@ static Status check_data(Comm *world, const Config *config, Error *error) {
   return STATUS_OK;
 }
 
-/* Memory for every stage and evaluation, as planned, so that none is taken later. */
-static Status reserve_memory(const Trainer *trainer, Error *error) {
-  const MemoryPlan *plan = &trainer->memory;
-  TRY(model_arena_reserve(model_arena(trainer->model), plan->arena, plan->positions, error));
-  for (int i = 0; i < plan->cases; i++) {
-    const MemoryCase *at = &plan->cases_of[i];
-    Model *model = at->training ? trainer->model : trainer->evaluator;
-    const Layout layout = batches_layout(trainer->config, at->length, trainer->rank->ring->size);
-    TRY(model_reserve(model, at->sequences, &layout, error));
-  }
-  return STATUS_OK;
-}
-
 /* ---------------------------------------------------------------- evaluation */
 
 static Status evaluate_context(Trainer *trainer, int64_t context, Error *error) {
   const Config *config = trainer->config;
-  PerplexityTask task = {.pattern = config->data.val};
+  PerplexityTask task = {.pattern = config->data.val, .memory = trainer->places.evaluation};
   TRY(perplexity_plan(config, task.pattern, context, &task.windows, error));
   TRY(batches_end_of_document(config, task.pattern, &task.end_of_document, error));
   Perplexity result;
@@ -216,12 +204,14 @@ Status trainer_run(Rank *rank, void *start, Error *error) {
   TRY_GOTO(batches_end_of_document(given->config, given->config->data.train, &trainer.end_of_document, error),
            done);
   TRY_GOTO(check_data(rank->world, given->config, error), done);
-  TRY_GOTO(memory_check(given->config, rank, true, &trainer.memory, error), done);
+  TRY_GOTO(memory_check(given->config, rank, MEMORY_TRAINING, &trainer.memory, error), done);
   /* It takes memory for a moment: before the rest is taken. */
   TRY_GOTO(overlap_forecast(given->config, rank, true, overlap, sizeof overlap, error), done);
   TRY_GOTO(create_models(&trainer, error), done);
   TRY_GOTO(trainer_restore(&trainer, error), done);
-  TRY_GOTO(reserve_memory(&trainer, error), done);
+  TRY_GOTO(memory_reserve(given->config, &trainer.memory, rank, trainer.model, trainer.evaluator,
+                          &trainer.places, error),
+           done);
   report(&trainer);
   run_log_message(trainer.log, "%s", overlap);
   status = train(&trainer, error);

@@ -12,6 +12,7 @@
 #include "train/config.h"
 #include "train/grid.h"
 #include "train/memory_plan.h"
+#include "train/memory_reserve.h"
 #include "train/optimizer.h"
 #include "train/run_log.h"
 #include "train/schedule.h"
@@ -39,6 +40,7 @@ typedef struct Trainer {
   Model *model;
   Model *evaluator; /* the same weights and memory, without gradients; NULL when nothing is evaluated */
   MemoryPlan memory;
+  MemoryPlaces places;
   Sharding sharding;
   Optimizer optimizer;
   Loader *loader;

@@ -13,8 +13,7 @@ size_t arena_plus(size_t a, size_t b) {
   return __builtin_add_overflow(a, b, &sum) ? ARENA_TOO_LARGE : sum;
 }
 
-/* Bytes of a buffer with what makes the next one begin at a multiple of the alignment. */
-static size_t padded(size_t bytes) {
+size_t arena_aligned(size_t bytes) {
   const size_t with_rest = arena_plus(bytes, ARENA_ALIGNMENT - 1);
   return with_rest == ARENA_TOO_LARGE ? ARENA_TOO_LARGE : with_rest / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
 }
@@ -30,8 +29,9 @@ static void sort_by_size(const ArenaBuffer *buffers, int count, int order[ARENA_
 
 /* Whether a buffer at `offset` would share bytes with `other` while both are in use. */
 static bool in_the_way(const ArenaBuffer *other, const ArenaBuffer *buffer, size_t offset) {
-  return (other->times & buffer->times) != 0 && offset < arena_plus(other->offset, padded(other->bytes)) &&
-         other->offset < arena_plus(offset, padded(buffer->bytes));
+  return (other->times & buffer->times) != 0 &&
+         offset < arena_plus(other->offset, arena_aligned(other->bytes)) &&
+         other->offset < arena_plus(offset, arena_aligned(buffer->bytes));
 }
 
 /* The lowest offset for a buffer among those that are placed, order[0 .. placed): 0, or the end of one. */
@@ -43,7 +43,7 @@ static size_t lowest_offset(const ArenaBuffer *buffers, const int *order, int pl
     for (int i = 0; i < placed; i++) {
       const ArenaBuffer *other = &buffers[order[i]];
       if (!in_the_way(other, buffer, offset)) continue;
-      offset = arena_plus(other->offset, padded(other->bytes));
+      offset = arena_plus(other->offset, arena_aligned(other->bytes));
       moved = true;
     }
   }
@@ -57,7 +57,7 @@ size_t arena_place(ArenaBuffer *buffers, int count) {
   for (int i = 0; i < count; i++) {
     ArenaBuffer *buffer = &buffers[order[i]];
     buffer->offset = lowest_offset(buffers, order, i, buffer);
-    const size_t end = arena_plus(buffer->offset, padded(buffer->bytes));
+    const size_t end = arena_plus(buffer->offset, arena_aligned(buffer->bytes));
     if (end > bytes) bytes = end;
   }
   return bytes;
@@ -68,7 +68,7 @@ size_t arena_least(const ArenaBuffer *buffers, int count) {
   for (int t = 0; t < 32; t++) {
     size_t sum = 0;
     for (int i = 0; i < count; i++) {
-      if ((buffers[i].times >> t & 1) != 0) sum = arena_plus(sum, padded(buffers[i].bytes));
+      if ((buffers[i].times >> t & 1) != 0) sum = arena_plus(sum, arena_aligned(buffers[i].bytes));
     }
     if (sum > most) most = sum;
   }

@@ -28,6 +28,10 @@ size_t arena_place(ArenaBuffer *buffers, int count);
 /* The least that any placement needs: the most bytes in use at one time. */
 size_t arena_least(const ArenaBuffer *buffers, int count);
 
+/* Bytes of a buffer with what makes the next one begin at a multiple of ARENA_ALIGNMENT, or ARENA_TOO_LARGE.
+ */
+size_t arena_aligned(size_t bytes);
+
 /* a b and a + b, or ARENA_TOO_LARGE where that does not fit, or one of them is that. */
 size_t arena_times(size_t a, size_t b);
 size_t arena_plus(size_t a, size_t b);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "kernels/base/cgroup.h"
+
 /* Blocks from this size on are held against what the machine has. */
 #define LARGE_BLOCK ((size_t)64 << 20)
 
@@ -26,7 +28,7 @@ static void *take_block(size_t bytes) {
   return block;
 }
 
-size_t memory_available(void) {
+static size_t machine_available(void) {
   FILE *file = fopen("/proc/meminfo", "re");
   if (file == NULL) return SIZE_MAX;
   static const char name[] = "MemAvailable:";
@@ -38,6 +40,12 @@ size_t memory_available(void) {
   }
   (void)fclose(file);
   return available;
+}
+
+size_t memory_available(void) {
+  const size_t machine = machine_available();
+  const size_t groups = cgroup_memory_left("/proc/self/cgroup", "/sys/fs/cgroup");
+  return groups < machine ? groups : machine;
 }
 
 Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error) {

@@ -11,13 +11,13 @@
 
 /* Stores in *out a zeroed block of count x size bytes, aligned to MEMORY_ALIGNMENT; a count of 0 gives a
  * valid block. The caller releases it with free(). `what` names the block in the error.
- * Fails with STATUS_SYSTEM when the product wraps, or the machine has not that much memory available (a large
- * block is held against MemAvailable of /proc/meminfo, since the kernel promises more than it has and would
- * end the process at the first touch); *out is then NULL. */
+ * Fails with STATUS_SYSTEM when the product wraps, or there is not that much memory left (a large block is
+ * held against memory_available, since the kernel promises more than it has and would end the process at the
+ * first touch); *out is then NULL. */
 Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error);
 
-/* The bytes that the machine has left for programs, MemAvailable of /proc/meminfo; SIZE_MAX where it does not
- * say. */
+/* The bytes that are left for this process: MemAvailable of /proc/meminfo, or what its control groups leave
+ * it where that is less (kernels/base/cgroup.h); SIZE_MAX where nothing says. */
 size_t memory_available(void);
 
 #endif

@@ -140,8 +140,12 @@ static void test_memory_for_all_that_comes(void **state) {
   Config config = device_training_config(state, &(DeviceRun){"small", "cuda", "fp32", 1, 1, DEVICE_HALF, 0});
   config.eval.every = DEVICE_HALF;
   config.eval.contexts = (IntegerList){.count = 2, .values = {40, 3000}};
-  const MemoryRun run = {
-      .training = true, .cuda = true, .ranks_here = 1, .ranks_a_gpu = 1, .threads = 1, .one_process = true};
+  const MemoryRun run = {.purpose = MEMORY_TRAINING,
+                         .cuda = true,
+                         .ranks_here = 1,
+                         .ranks_a_gpu = 1,
+                         .threads = 1,
+                         .one_process = true};
   MemoryPlan plan;
   Error error = {0};
   expect_ok(memory_plan(&config, &run, &plan, &error), &error);

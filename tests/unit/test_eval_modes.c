@@ -17,16 +17,17 @@
 #include "train/grid.h"
 #include "train/perplexity.h"
 
-enum { SET_TOKENS = 163, VOCABULARY = 61, END_OF_DOCUMENT = 7, MOST_CONTEXT = 64 };
+enum { SET_TOKENS = 163, VOCABULARY = 61, END_OF_DOCUMENT = 7, MOST_CONTEXT = 64, MOST_RANKS = 8 };
 
 /* ---------------------------------------------------------------- ours */
 
 typedef struct Ours {
   const Config *config;
-  Perplexity result; /* written by world rank 0 */
-  int64_t pairs;     /* what rank 0 counted in its last window, */
-  int64_t pairs_due; /* and what it expected */
-  double part;       /* of the work that it took for done in the end */
+  Perplexity result;            /* written by world rank 0 */
+  int64_t pairs;                /* what rank 0 counted in its last window, */
+  int64_t pairs_due;            /* and what it expected */
+  int64_t pairs_of[MOST_RANKS]; /* what each rank counted in its last window */
+  double part;                  /* of the work that it took for done in the end */
 } Ours;
 
 static Status evaluate_rank(Rank *rank, void *context, Error *error) {
@@ -46,6 +47,7 @@ static Status evaluate_rank(Rank *rank, void *context, Error *error) {
   const Status status = perplexity_run(config, rank, model, &task, &result, error);
   eval_watch_end(&watch);
   if (status != STATUS_OK) comm_abort(rank->world, error);
+  ours->pairs_of[rank->world->rank] = watch.pairs;
   if (status == STATUS_OK && rank->world->rank == 0) {
     ours->result = result;
     ours->pairs = watch.pairs;
@@ -195,6 +197,20 @@ static Config config_of(const char *directory, const Case *test, const char *rin
   return training_config(directory, "modes", overrides);
 }
 
+/* The balance that is told is that of the pairs which the ranks counted; `ours` knows those of one window. */
+static void check_balance(const Config *config, const Ours *ours) {
+  const int64_t ranks = config->parallelism.ring;
+  int64_t most = 0;
+  int64_t all = 0;
+  assert_true(ours->result.balance >= 1.0 && ours->result.balance <= (double)ranks);
+  if (ours->result.windows.count > 1 || config->parallelism.data > 1) return;
+  for (int64_t r = 0; r < ranks; r++) {
+    all += ours->pairs_of[r];
+    if (ours->pairs_of[r] > most) most = ours->pairs_of[r];
+  }
+  check_within("balance", fabs(ours->result.balance - (double)(most * ranks) / (double)all), 1e-12);
+}
+
 static void check_case(const char *directory, const int32_t *tokens, const Case *test) {
   static const char *const grids[][2] = {{"parallelism.ring=1", "parallelism.data=1"},
                                          {"parallelism.ring=2", "parallelism.data=1"},
@@ -214,6 +230,7 @@ static void check_case(const char *directory, const int32_t *tokens, const Case 
     assert_int_equal(ours.pairs, ours.pairs_due);
     assert_true(ours.pairs > 0);
     check_within("work", fabs(ours.part - 1.0), 1e-12);
+    check_balance(&config, &ours);
   }
 }
 
@@ -223,6 +240,7 @@ static void test_modes(void **state) {
   const Case cases[] = {
       /* 163 tokens: 4 windows and 3 tokens, 2 of them and the end of the set as the last target, one. */
       {"eval.mode=full", "eval.contexts=[40]", "eval.stride=0", "eval.tokens=0", mask},
+      {"eval.mode=full", "eval.contexts=[60]", "eval.stride=0", "eval.tokens=5", mask},
       {"eval.mode=full", "eval.contexts=[54]", "eval.stride=0", "eval.tokens=0", open},
       {"eval.mode=full", "eval.contexts=[40]", "eval.stride=0", "eval.tokens=119", open},
       {"eval.mode=full", "eval.contexts=[40]", "eval.stride=0", "eval.tokens=5", open},

@@ -60,7 +60,7 @@ static void check(void **state, const char *name, const char *const overrides[],
   for (int i = 0; overrides[i] != NULL; i++) all[count++] = overrides[i];
   for (int i = 0; !training && flags[i] != NULL; i++) all[count++] = flags[i];
   assert_in_range(count, 1, MOST - 1);
-  const MemoryRun run = {.training = training,
+  const MemoryRun run = {.purpose = training ? MEMORY_TRAINING : MEMORY_EVALUATION,
                          .ranks_here = (int)config_ranks(&config),
                          .threads = (int)config.parallelism.threads,
                          .one_process = true};

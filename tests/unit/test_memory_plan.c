@@ -29,8 +29,10 @@ static Config configure(const char *const overrides[]) {
 }
 
 static MemoryPlan plan_of(const Config *config, bool training) {
-  const MemoryRun run = {
-      .training = training, .ranks_here = (int)config_ranks(config), .threads = 1, .one_process = true};
+  const MemoryRun run = {.purpose = training ? MEMORY_TRAINING : MEMORY_EVALUATION,
+                         .ranks_here = (int)config_ranks(config),
+                         .threads = 1,
+                         .one_process = true};
   MemoryPlan plan;
   Error error = {0};
   expect_ok(memory_plan(config, &run, &plan, &error), &error);
@@ -152,7 +154,7 @@ static void test_advice(void **state) {
   Config config =
       configure((const char *const[]){MODEL, "parallelism.ring=1", "train.sequence_length=65536",
                                       "train.micro_batch_size=1", "train.loss_chunk=65536", NULL});
-  const MemoryRun run = {.training = true, .ranks_here = 1, .threads = 1, .one_process = true};
+  const MemoryRun run = {.purpose = MEMORY_TRAINING, .ranks_here = 1, .threads = 1, .one_process = true};
   const MemoryPlan before = plan_of(&config, true);
   const MemoryMachine machine = {.host = before.host / 6, .gpu = SIZE_MAX};
   MemoryChange changes[MEMORY_CHANGES];

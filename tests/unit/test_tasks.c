@@ -59,12 +59,14 @@ static Status score_rank(TestRank *rank, void *context, Error *error) {
                       .device = rank->device};
   Model *model = NULL;
   TaskResult result;
+  void *memory = malloc(task_bytes(CONTEXT, rank->ring->size));
   Status status = weighted_model_make(rank, shared->weights, false, &model, error);
-  if (status == STATUS_OK)
-    status = task_run(shared->config, &whole, model, &shared->options, CONTEXT, NULL, &result, error);
+  if (status == STATUS_OK && memory != NULL)
+    status = task_run(shared->config, &whole, model, &shared->options, CONTEXT, memory, NULL, &result, error);
   if (status == STATUS_OK && rank->world->rank == rank->world->size - 1) shared->result = result;
   model_destroy(model);
-  return status;
+  free(memory);
+  return memory == NULL ? STATUS_SYSTEM : status;
 }
 
 static TaskResult run_scores(const Config *config, const Weights *weights, TaskKind kind, int ring,
