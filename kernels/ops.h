@@ -56,6 +56,9 @@ typedef struct AttentionOps {
   /* Bytes of the packed keys and values, and of their float gradient, for `length` positions. */
   size_t (*kv_bytes)(const AttentionDims *dims, int64_t length);
   size_t (*dkv_bytes)(const AttentionDims *dims, int64_t length);
+  /* Key heads, with their query heads, that are best computed at a time in `length` positions where nobody
+   * waits for the others' keys: so few that what they need stays in caches. Divides KV. */
+  int64_t (*heads_at_once)(const AttentionDims *dims, int64_t length);
   /* Bytes of the state of a run of `length` queries. */
   size_t (*forward_bytes)(const AttentionDims *dims, int64_t length);
   size_t (*backward_bytes)(const AttentionDims *dims, int64_t length);
@@ -67,21 +70,23 @@ typedef struct AttentionOps {
   void (*unpack_dkv)(Device *device, const AttentionDims *dims, int64_t length, const void *dkv, elem *dk,
                      elem *dv, int64_t stride);
 
-  /* Forward: begin with q (length, H, D) of row stride `stride`; fold blocks; end with out (length, H, D)
-   * without holes and lse (H, length), the natural logarithm of the sum of exp(score). A query that saw no
-   * key gets out 0 and lse -inf. */
+  /* Forward: begin with q (length, H, D) of row stride `stride`; fold blocks; end with out (length, H, D) of
+   * row stride `stride` and lse (H, length), the natural logarithm of the sum of exp(score). A query that saw
+   * no key gets out 0 and lse -inf. */
   void (*forward_begin)(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
                         int64_t stride, void *state);
   void (*forward_block)(Device *device, const AttentionDims *dims, int64_t query_length, int64_t query_start,
                         const int64_t *first_key, void *state, int64_t key_length, int64_t key_start,
                         const void *kv);
   void (*forward_end)(Device *device, const AttentionDims *dims, int64_t length, const void *state, elem *out,
-                      float *lse);
+                      int64_t stride, float *lse);
 
-  /* Backward: begin with the final out and lse of all keys and the gradient dout (length, H, D); each block
-   * adds to dkv and to the state's dq; end writes dq (length, H, D) of row stride `stride`. */
+  /* Backward: begin with the final out and lse of all keys and the gradient dout (length, H, D), out and dout
+   * of row stride `out_stride`; each block adds to dkv and to the state's dq; end writes dq (length, H, D) of
+   * row stride `stride`. */
   void (*backward_begin)(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
-                         int64_t stride, const elem *out, const elem *dout, const float *lse, void *state);
+                         int64_t stride, const elem *out, const elem *dout, int64_t out_stride,
+                         const float *lse, void *state);
   void (*backward_block)(Device *device, const AttentionDims *dims, int64_t query_length, int64_t query_start,
                          const int64_t *first_key, void *state, int64_t key_length, int64_t key_start,
                          const void *kv, void *dkv);

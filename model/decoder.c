@@ -124,7 +124,8 @@ static void attend(Decoder *decoder, int64_t layer) {
   ops->forward_begin(model->device, dims, model->n, acts->qkv, stride, decoder->state);
   kv_cache_attend(decoder->cache, layer, decoder->length, model->n, decoder->host_keys[0], decoder->first_key,
                   decoder->state);
-  ops->forward_end(model->device, dims, model->n, decoder->state, acts->attention, acts->lse);
+  ops->forward_end(model->device, dims, model->n, decoder->state, acts->attention,
+                   dims->heads * dims->head_dim, acts->lse);
 }
 
 /* Puts the next n (at most chunk) tokens through all layers and the final norm. */

@@ -17,6 +17,10 @@ struct RingAttention {
   AttentionDims dims;
   bool local; /* only the own block is computed */
 
+  /* Heads that are computed at a time. */
+  AttentionDims group;
+  int64_t kv_head; /* the first key head of the group at hand */
+
   /* The batch at hand. */
   int64_t sequences;
   int64_t window;
@@ -126,7 +130,7 @@ static void write_first_keys(RingAttention *attention) {
 /* Sizes of one chunk, and of the messages that hold the chunks of all sequences. */
 static void measure_chunks(RingAttention *attention, bool backward) {
   const AttentionOps *ops = &attention->device->ops.attention;
-  const AttentionDims *dims = &attention->dims;
+  const AttentionDims *dims = &attention->group;
   const int64_t length = attention->layout.chunk_length;
   const size_t chunks = (size_t)(attention->sequences * layout_rank_chunks(&attention->layout));
   const size_t forward_chunk = ops->forward_bytes(dims, length);
@@ -199,6 +203,7 @@ Status ring_attention_prepare(RingAttention *attention, int64_t sequences, const
   attention->documents = documents;
   attention->sequences = sequences;
   attention->layout = *layout;
+  attention->group = ring_group(&attention->device->ops.attention, &attention->dims, layout);
   TRY(reserve(attention, backward, error));
   plan_hops(attention);
   write_first_keys(attention);
@@ -227,36 +232,53 @@ static char *at(const Buffer *buffer, int64_t chunk, size_t bytes) {
   return (char *)buffer->memory + (size_t)chunk * bytes;
 }
 
-/* Elements from one row of qkv to the next. */
-static int64_t row_stride(const RingAttention *attention) {
+/* Elements from one row to the next. */
+static int64_t qkv_stride(const RingAttention *attention) {
   return (attention->dims.heads + 2 * attention->dims.kv_heads) * attention->dims.head_dim;
 }
 
-static const char *qkv_row(const RingAttention *attention, const elem *qkv, int64_t row, int64_t column) {
-  return (const char *)qkv +
-         (size_t)(row * row_stride(attention) + column) * attention->device->ops.elem_size;
+static int64_t out_stride(const RingAttention *attention) {
+  return attention->dims.heads * attention->dims.head_dim;
 }
 
-static char *dqkv_row(const RingAttention *attention, elem *dqkv, int64_t row, int64_t column) {
-  return (char *)dqkv + (size_t)(row * row_stride(attention) + column) * attention->device->ops.elem_size;
+/* The first query head of the group at hand. */
+static int64_t query_head(const RingAttention *attention) {
+  return attention->kv_head * (attention->dims.heads / attention->dims.kv_heads);
 }
 
-/* Bytes from the start of a (N, H D) tensor to a row. */
+/* Bytes from the start of rows of qkv to where the group's heads of q, k or v begin in `row`. */
+typedef enum Part { PART_Q, PART_K, PART_V } Part;
+
+static size_t qkv_offset(const RingAttention *attention, int64_t row, Part part) {
+  const AttentionDims *dims = &attention->dims;
+  const int64_t heads[] = {[PART_Q] = query_head(attention),
+                           [PART_K] = dims->heads + attention->kv_head,
+                           [PART_V] = dims->heads + dims->kv_heads + attention->kv_head};
+  const int64_t elements = row * qkv_stride(attention) + heads[part] * dims->head_dim;
+  return (size_t)elements * attention->device->ops.elem_size;
+}
+
+/* Bytes from the start of a (N, H D) tensor to the group's heads in a row. */
 static size_t out_offset(const RingAttention *attention, int64_t row) {
-  return (size_t)(row * attention->dims.heads * attention->dims.head_dim) * attention->device->ops.elem_size;
+  const int64_t elements = row * out_stride(attention) + query_head(attention) * attention->dims.head_dim;
+  return (size_t)elements * attention->device->ops.elem_size;
+}
+
+/* Floats from the start of the statistics to those of the group in a run: (H, length) of a run lie together.
+ */
+static int64_t lse_offset(const RingAttention *attention, int64_t row, Run run) {
+  return attention->dims.heads * row + query_head(attention) * run.length;
 }
 
 static void pack_own_keys(RingAttention *attention, const elem *qkv, const Buffer *kv) {
-  const AttentionDims *dims = &attention->dims;
-  const int64_t k_column = dims->heads * dims->head_dim;
-  const int64_t v_column = k_column + dims->kv_heads * dims->head_dim;
   for (int64_t b = 0; b < attention->sequences; b++) {
     for (Run run = {0}; next_run(attention, b, &run);) {
       const Place place = place_of(attention, b, run);
-      attention->device->ops.attention.pack_kv(
-          attention->device, dims, run.length, qkv_row(attention, qkv, place.row, k_column),
-          qkv_row(attention, qkv, place.row, v_column), row_stride(attention),
-          at(kv, place.chunk, attention->kv_chunk));
+      attention->device->ops.attention.pack_kv(attention->device, &attention->group, run.length,
+                                               (const char *)qkv + qkv_offset(attention, place.row, PART_K),
+                                               (const char *)qkv + qkv_offset(attention, place.row, PART_V),
+                                               qkv_stride(attention),
+                                               at(kv, place.chunk, attention->kv_chunk));
     }
   }
 }
@@ -274,10 +296,10 @@ typedef struct Block {
 static void compute_block(RingAttention *attention, const Block *block) {
   const AttentionOps *ops = &attention->device->ops.attention;
   if (block->dkv == NULL) {
-    ops->forward_block(attention->device, &attention->dims, block->queries.length, block->queries.start,
+    ops->forward_block(attention->device, &attention->group, block->queries.length, block->queries.start,
                        block->first_key, block->state, block->keys.length, block->keys.start, block->kv);
   } else {
-    ops->backward_block(attention->device, &attention->dims, block->queries.length, block->queries.start,
+    ops->backward_block(attention->device, &attention->group, block->queries.length, block->queries.start,
                         block->first_key, block->state, block->keys.length, block->keys.start, block->kv,
                         block->dkv);
   }
@@ -352,8 +374,9 @@ static void begin_forward(RingAttention *attention, const elem *qkv) {
     for (Run run = {0}; next_run(attention, b, &run);) {
       const Place place = place_of(attention, b, run);
       attention->device->ops.attention.forward_begin(
-          attention->device, &attention->dims, run.length, qkv_row(attention, qkv, place.row, 0),
-          row_stride(attention), at(&attention->states, place.chunk, attention->state_chunk));
+          attention->device, &attention->group, run.length,
+          (const char *)qkv + qkv_offset(attention, place.row, PART_Q), qkv_stride(attention),
+          at(&attention->states, place.chunk, attention->state_chunk));
     }
   }
 }
@@ -363,15 +386,16 @@ static void end_forward(RingAttention *attention, elem *out, float *lse) {
     for (Run run = {0}; next_run(attention, b, &run);) {
       const Place place = place_of(attention, b, run);
       attention->device->ops.attention.forward_end(
-          attention->device, &attention->dims, run.length,
+          attention->device, &attention->group, run.length,
           at(&attention->states, place.chunk, attention->state_chunk),
-          (char *)out + out_offset(attention, place.row), lse + attention->dims.heads * place.row);
+          (char *)out + out_offset(attention, place.row), out_stride(attention),
+          lse + lse_offset(attention, place.row, run));
     }
   }
 }
 
-Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *out, float *lse,
-                              Error *error) {
+/* Of the group of heads at hand. */
+static Status forward_group(RingAttention *attention, const elem *qkv, elem *out, float *lse, Error *error) {
   int current = 0;
   pack_own_keys(attention, qkv, &attention->kv[0]);
   begin_forward(attention, qkv);
@@ -388,6 +412,15 @@ Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *o
   return STATUS_OK;
 }
 
+Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *out, float *lse,
+                              Error *error) {
+  const int64_t heads = attention->dims.kv_heads;
+  for (attention->kv_head = 0; attention->kv_head < heads; attention->kv_head += attention->group.kv_heads) {
+    TRY(forward_group(attention, qkv, out, lse, error));
+  }
+  return STATUS_OK;
+}
+
 /* ---------------------------------------------------------------- backward */
 
 static void begin_backward(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
@@ -397,9 +430,10 @@ static void begin_backward(RingAttention *attention, const elem *qkv, const elem
       const Place place = place_of(attention, b, run);
       const size_t offset = out_offset(attention, place.row);
       attention->device->ops.attention.backward_begin(
-          attention->device, &attention->dims, run.length, qkv_row(attention, qkv, place.row, 0),
-          row_stride(attention), (const char *)out + offset, (const char *)dout + offset,
-          lse + attention->dims.heads * place.row,
+          attention->device, &attention->group, run.length,
+          (const char *)qkv + qkv_offset(attention, place.row, PART_Q), qkv_stride(attention),
+          (const char *)out + offset, (const char *)dout + offset, out_stride(attention),
+          lse + lse_offset(attention, place.row, run),
           at(&attention->states, place.chunk, attention->state_chunk));
     }
   }
@@ -407,18 +441,16 @@ static void begin_backward(RingAttention *attention, const elem *qkv, const elem
 
 static void end_backward(RingAttention *attention, const Buffer *dkv, elem *dqkv) {
   const AttentionOps *ops = &attention->device->ops.attention;
-  const AttentionDims *dims = &attention->dims;
-  const int64_t k_column = dims->heads * dims->head_dim;
-  const int64_t v_column = k_column + dims->kv_heads * dims->head_dim;
   for (int64_t b = 0; b < attention->sequences; b++) {
     for (Run run = {0}; next_run(attention, b, &run);) {
       const Place place = place_of(attention, b, run);
-      ops->backward_end(attention->device, dims, run.length,
+      ops->backward_end(attention->device, &attention->group, run.length,
                         at(&attention->states, place.chunk, attention->state_chunk),
-                        dqkv_row(attention, dqkv, place.row, 0), row_stride(attention));
-      ops->unpack_dkv(attention->device, dims, run.length, at(dkv, place.chunk, attention->dkv_chunk),
-                      dqkv_row(attention, dqkv, place.row, k_column),
-                      dqkv_row(attention, dqkv, place.row, v_column), row_stride(attention));
+                        (char *)dqkv + qkv_offset(attention, place.row, PART_Q), qkv_stride(attention));
+      ops->unpack_dkv(attention->device, &attention->group, run.length,
+                      at(dkv, place.chunk, attention->dkv_chunk),
+                      (char *)dqkv + qkv_offset(attention, place.row, PART_K),
+                      (char *)dqkv + qkv_offset(attention, place.row, PART_V), qkv_stride(attention));
     }
   }
 }
@@ -439,8 +471,8 @@ static Status backward_hop(RingAttention *attention, int hop, const Buffer *kv, 
   return send_gradient(attention, hop, part, gradient, error);
 }
 
-Status ring_attention_backward(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
-                               const elem *dout, elem *dqkv, Error *error) {
+static Status backward_group(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
+                             const elem *dout, elem *dqkv, Error *error) {
   Device *device = attention->device;
   const Buffer *own = &attention->dkv_own;
   CommRequest keys = {0};
@@ -468,5 +500,14 @@ Status ring_attention_backward(RingAttention *attention, const elem *qkv, const 
                         attention->dkv_arriving.memory, own->memory);
   }
   end_backward(attention, own, dqkv);
+  return STATUS_OK;
+}
+
+Status ring_attention_backward(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
+                               const elem *dout, elem *dqkv, Error *error) {
+  const int64_t heads = attention->dims.kv_heads;
+  for (attention->kv_head = 0; attention->kv_head < heads; attention->kv_head += attention->group.kv_heads) {
+    TRY(backward_group(attention, qkv, out, lse, dout, dqkv, error));
+  }
   return STATUS_OK;
 }

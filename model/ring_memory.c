@@ -3,17 +3,26 @@
 
 #include "model/phases.h"
 
+AttentionDims ring_group(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout) {
+  AttentionDims group = *dims;
+  if (layout->ring_size > 1) return group;
+  group.kv_heads = ops->heads_at_once(dims, layout->local_length);
+  group.heads = dims->heads / dims->kv_heads * group.kv_heads;
+  return group;
+}
+
 void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int64_t sequences, const Layout *layout,
                  bool backward, ArenaBuffer buffers[RING_BUFFERS]) {
+  const AttentionDims group = ring_group(ops, dims, layout);
   const int ring_size = layout->ring_size;
   const int64_t length = layout->chunk_length;
   const size_t chunks = arena_times((size_t)sequences, (size_t)layout_rank_chunks(layout));
   const size_t rows = arena_times((size_t)sequences, (size_t)layout->local_length);
-  const size_t forward_chunk = ops->forward_bytes(dims, length);
-  const size_t backward_chunk = backward ? ops->backward_bytes(dims, length) : 0;
+  const size_t forward_chunk = ops->forward_bytes(&group, length);
+  const size_t backward_chunk = backward ? ops->backward_bytes(&group, length) : 0;
   const size_t states = arena_times(chunks, forward_chunk > backward_chunk ? forward_chunk : backward_chunk);
-  const size_t kv = arena_times(chunks, ops->kv_bytes(dims, length));
-  const size_t dkv = backward ? arena_times(chunks, ops->dkv_bytes(dims, length)) : 0;
+  const size_t kv = arena_times(chunks, ops->kv_bytes(&group, length));
+  const size_t dkv = backward ? arena_times(chunks, ops->dkv_bytes(&group, length)) : 0;
   const bool travels = ring_size > 1;
   const uint32_t packing = PHASE_PACK | PHASE_D_PACK;
   const uint32_t hops = PHASE_HOPS | PHASE_D_HOPS;

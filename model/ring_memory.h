@@ -9,7 +9,8 @@
 #include "kernels/comm/layout.h"
 #include "kernels/ops.h"
 
-/* What it works in, device memory. C chunks of each of the sequences. */
+/* What it works in, device memory. C chunks of each of the sequences; all but the first keys for the heads
+ * that are computed at a time. */
 typedef enum RingBuffer {
   RING_FIRST_KEY,    /* (sequences, local length) int64_t: the first key that each query sees */
   RING_STATES,       /* (sequences, C) states of query runs */
@@ -21,6 +22,10 @@ typedef enum RingBuffer {
   RING_DKV_ARRIVING, /* (sequences, C) gradient as the ranks before left it */
   RING_BUFFERS
 } RingBuffer;
+
+/* The heads that are computed at a time: in a ring of one as many as the device wants; else all, since keys
+ * and values of all heads travel in one message. */
+AttentionDims ring_group(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout);
 
 /* The bytes of each buffer for batches of `sequences` sequences cut as `layout`, with `backward` also for
  * their gradients, and the phases (model/phases.h) in which it matters. Those that are not needed have no

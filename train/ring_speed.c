@@ -152,8 +152,8 @@ static void begin(const Block *block, RingPassKind pass) {
   ops->forward_begin(device, dims, run, block->part[QKV], columns, block->part[STATE]);
   if (pass == RING_FORWARD) return;
   compute(block, RING_FORWARD);
-  ops->forward_end(device, dims, run, block->part[STATE], block->part[OUT], block->part[LSE]);
-  ops->backward_begin(device, dims, run, block->part[QKV], columns, block->part[OUT], block->part[DOUT],
+  ops->forward_end(device, dims, run, block->part[STATE], block->part[OUT], keys, block->part[LSE]);
+  ops->backward_begin(device, dims, run, block->part[QKV], columns, block->part[OUT], block->part[DOUT], keys,
                       block->part[LSE], block->part[STATE]);
 }
 

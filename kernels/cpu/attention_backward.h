@@ -334,10 +334,9 @@ static void panel_statistics(int64_t count, int64_t d, const Element *out, const
 }
 
 static void attention_backward_begin(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
-                                     int64_t stride, const elem *out, const elem *dout, const float *lse,
-                                     void *state) {
+                                     int64_t stride, const elem *out, const elem *dout, int64_t out_stride,
+                                     const float *lse, void *state) {
   const int64_t d = dims->head_dim;
-  const int64_t row = dims->heads * d;
   const int64_t panels = panel_count(length);
   const int team = team_size(device, dims->heads * length * d / 8);
 #pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
@@ -348,14 +347,14 @@ static void attention_backward_begin(Device *device, const AttentionDims *dims, 
       const int64_t at = i * PANEL;
       const int64_t count = length - at;
       const Element *from_q = (const Element *)q + at * stride + h * d;
-      const Element *from_dout = (const Element *)dout + at * row + h * d;
-      const Element *from_out = (const Element *)out + at * row + h * d;
+      const Element *from_dout = (const Element *)dout + at * out_stride + h * d;
+      const Element *from_out = (const Element *)out + at * out_stride + h * d;
       pack_panel(count, d, query_factor(dims), from_q, stride, to.q + at * d / TERMS);
-      pack_panel(count, d, 1.0F, from_dout, row, to.dout + at * d / TERMS);
+      pack_panel(count, d, 1.0F, from_dout, out_stride, to.dout + at * d / TERMS);
       pack_panel_by_rows(count, d, from_q, stride, to.q_rows + at / TERMS * padded_dim(dims));
-      pack_panel_by_rows(count, d, from_dout, row, to.dout_rows + at / TERMS * padded_dim(dims));
+      pack_panel_by_rows(count, d, from_dout, out_stride, to.dout_rows + at / TERMS * padded_dim(dims));
       to.begun[i] = 0.0F;
-      panel_statistics(count, d, from_out, from_dout, row, lse + h * length + at, to.minus_lse + at,
+      panel_statistics(count, d, from_out, from_dout, out_stride, lse + h * length + at, to.minus_lse + at,
                        to.minus_delta + at);
     }
   }

@@ -209,7 +209,7 @@ static void forward_block(Device *device, const AttentionDims *dims, int64_t que
 }
 
 static void forward_end(Device *device, const AttentionDims *dims, int64_t length, const void *state,
-                        elem *out, float *lse) {
+                        elem *out, int64_t stride, float *lse) {
   const int64_t d = dims->head_dim;
   for (int64_t head = 0; head < dims->heads; head++) {
     const float *values = head_floats(state, head, forward_head_bytes(dims, length), length * d);
@@ -217,7 +217,7 @@ static void forward_end(Device *device, const AttentionDims *dims, int64_t lengt
     const float *sum = maximum + length;
     for (int64_t i = 0; i < length; i++) {
       poll_within(device, i, d);
-      Element *row = (Element *)out + (i * dims->heads + head) * d;
+      Element *row = (Element *)out + i * stride + head * d;
       const bool blind = sum[i] == 0.0F; /* a seen key leaves at least exp(0) */
       const float factor = blind ? 0.0F : 1.0F / sum[i];
       for (int64_t j = 0; j < d; j++) row[j] = from_float(factor * values[i * d + j]);
@@ -246,18 +246,18 @@ static BackwardHead backward_head(const AttentionDims *dims, int64_t length, voi
 }
 
 static void backward_begin(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
-                           int64_t stride, const elem *out, const elem *dout, const float *lse, void *state) {
+                           int64_t stride, const elem *out, const elem *dout, int64_t out_stride,
+                           const float *lse, void *state) {
   const int64_t d = dims->head_dim;
-  const int64_t row = dims->heads * d;
   for (int64_t head = 0; head < dims->heads; head++) {
     const BackwardHead to = backward_head(dims, length, state, head);
     pack_rows(device, length, d, (const Element *)q + head * d, stride, to.q);
-    pack_rows(device, length, d, (const Element *)dout + head * d, row, to.dout);
+    pack_rows(device, length, d, (const Element *)dout + head * d, out_stride, to.dout);
     memcpy(to.lse, lse + head * length, (size_t)length * sizeof(float));
     for (int64_t i = 0; i < length * d; i++) to.dq[i] = 0.0F;
     for (int64_t i = 0; i < length; i++) {
       poll_within(device, i, d);
-      to.delta[i] = dot(d, to.dout + i * d, (const Element *)out + i * row + head * d);
+      to.delta[i] = dot(d, to.dout + i * d, (const Element *)out + i * out_stride + head * d);
     }
   }
 }
@@ -310,10 +310,16 @@ static void backward_end(Device *device, const AttentionDims *dims, int64_t leng
   }
 }
 
+static int64_t heads_at_once(const AttentionDims *dims, int64_t length) {
+  (void)length;
+  return dims->kv_heads;
+}
+
 const AttentionOps ATTENTION_TABLE = {
     .name = "reference",
     .kv_bytes = kv_bytes,
     .dkv_bytes = dkv_bytes,
+    .heads_at_once = heads_at_once,
     .forward_bytes = forward_bytes,
     .backward_bytes = backward_bytes,
     .pack_kv = pack_kv,

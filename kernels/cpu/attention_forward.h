@@ -340,9 +340,8 @@ static void finish_panel(int64_t count, int64_t d, const float *values, const fl
 }
 
 static void attention_forward_end(Device *device, const AttentionDims *dims, int64_t length,
-                                  const void *state, elem *out, float *lse) {
+                                  const void *state, elem *out, int64_t stride, float *lse) {
   const int64_t d = dims->head_dim;
-  const int64_t row = dims->heads * d;
   const int64_t panels = panel_count(length);
   const int64_t queries = panels * PANEL;
   const int team = team_size(device, dims->heads * length * d / 8);
@@ -355,7 +354,7 @@ static void attention_forward_end(Device *device, const AttentionDims *dims, int
       const int64_t at = i * PANEL;
       if (i + 1 < panels) fetch_lines(values + (at + PANEL) * d, PANEL * d * (int64_t)sizeof *values);
       finish_panel(panel_queries(length, i), d, values + at * d, reference + at, reference + queries + at,
-                   (Element *)out + at * row + h * d, row, lse + h * length + at);
+                   (Element *)out + at * stride + h * d, stride, lse + h * length + at);
     }
   }
 }

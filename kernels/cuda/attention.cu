@@ -48,7 +48,6 @@ struct Units {
 struct Unit {
   int64_t row;
   int64_t head;
-  int64_t outer; /* offset in (length, heads, head_dim) */
   int64_t inner; /* row in (heads, length) */
   int lane;
 };
@@ -69,7 +68,6 @@ __device__ __forceinline__ Unit unit_at(const Units *units, int64_t index) {
   Unit u;
   u.row = index / units->heads;
   u.head = index % units->heads;
-  u.outer = index * units->head_dim;
   u.inner = u.head * units->length + u.row;
   u.lane = (int)threadIdx.x % WARP_THREADS;
   return u;
@@ -209,14 +207,15 @@ static void forward_block(Device *device, const AttentionDims *dims, int64_t que
 
 /* A query that saw no key has the sum 0: a seen key leaves at least exp(0). */
 template <typename T>
-__global__ void forward_end_kernel(const Units units, const ForwardState<T> state, T *out, float *lse) {
+__global__ void forward_end_kernel(const Units units, const ForwardState<T> state, T *out, int64_t stride,
+                                   float *lse) {
   for (int64_t i = first_unit(); i < unit_count(&units); i += unit_step()) {
     const Unit u = unit_at(&units, i);
     const float sum = state.sum[u.inner];
     const float factor = sum == 0.0F ? 0.0F : 1.0F / sum;
     const float *values = state.values + u.inner * units.head_dim;
-    for (int j = u.lane; j < units.head_dim; j += WARP_THREADS)
-      out[u.outer + j] = from_float<T>(factor * values[j]);
+    T *to = out + strided(&units, &u, stride);
+    for (int j = u.lane; j < units.head_dim; j += WARP_THREADS) to[j] = from_float<T>(factor * values[j]);
     if (u.lane != 0) continue;
     lse[u.inner] = sum == 0.0F ? -INFINITY : (float)LN_2 * state.maximum[u.inner] + logf(sum);
   }
@@ -224,28 +223,30 @@ __global__ void forward_end_kernel(const Units units, const ForwardState<T> stat
 
 template <typename T>
 static void forward_end(Device *device, const AttentionDims *dims, int64_t length, const void *state,
-                        elem *out, float *lse) {
+                        elem *out, int64_t stride, float *lse) {
   const Units units = units_of(length, dims->heads, dims);
   if (!has_work(device, &units)) return;
   LAUNCH_UNITS(forward_end_kernel<T>, device, "attention forward_end", units,
-               forward_state<T>(dims, length, (void *)state), (T *)out, lse);
+               forward_state<T>(dims, length, (void *)state), (T *)out, stride, lse);
 }
 
 /* ---------------------------------------------------------------- backward */
 
 template <typename T>
 __global__ void backward_begin_kernel(const Units units, const T *q, int64_t stride, const T *out,
-                                      const T *dout, const float *lse, const BackwardState<T> state) {
+                                      const T *dout, int64_t out_stride, const float *lse,
+                                      const BackwardState<T> state) {
   for (int64_t i = first_unit(); i < unit_count(&units); i += unit_step()) {
     const Unit u = unit_at(&units, i);
     const int64_t from = strided(&units, &u, stride);
+    const int64_t from_out = strided(&units, &u, out_stride);
     const int64_t to = u.inner * units.head_dim;
     float delta = 0.0F;
     for (int j = u.lane; j < units.head_dim; j += WARP_THREADS) {
       state.q[to + j] = q[from + j];
-      state.dout[to + j] = dout[u.outer + j];
+      state.dout[to + j] = dout[from_out + j];
       state.dq[to + j] = 0.0F;
-      delta += to_float(dout[u.outer + j]) * to_float(out[u.outer + j]);
+      delta += to_float(dout[from_out + j]) * to_float(out[from_out + j]);
     }
     delta = warp_sum(delta);
     if (u.lane != 0) continue;
@@ -256,11 +257,12 @@ __global__ void backward_begin_kernel(const Units units, const T *q, int64_t str
 
 template <typename T>
 static void backward_begin(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
-                           int64_t stride, const elem *out, const elem *dout, const float *lse, void *state) {
+                           int64_t stride, const elem *out, const elem *dout, int64_t out_stride,
+                           const float *lse, void *state) {
   const Units units = units_of(length, dims->heads, dims);
   if (!has_work(device, &units)) return;
   LAUNCH_UNITS(backward_begin_kernel<T>, device, "attention backward_begin", units, (const T *)q, stride,
-               (const T *)out, (const T *)dout, lse, backward_state<T>(dims, length, state));
+               (const T *)out, (const T *)dout, out_stride, lse, backward_state<T>(dims, length, state));
 }
 
 template <typename T>
@@ -297,11 +299,18 @@ static void backward_end(Device *device, const AttentionDims *dims, int64_t leng
 
 /* ---------------------------------------------------------------- the table */
 
+/* All: few heads would leave most of the GPU idle. */
+static int64_t heads_at_once(const AttentionDims *dims, int64_t length) {
+  (void)length;
+  return dims->kv_heads;
+}
+
 template <typename T> void cuda_attention_fill(Ops *ops) {
   AttentionOps *a = &ops->attention;
   a->name = "cuda";
   a->kv_bytes = kv_bytes<T>;
   a->dkv_bytes = dkv_bytes;
+  a->heads_at_once = heads_at_once;
   a->forward_bytes = forward_bytes<T>;
   a->backward_bytes = backward_bytes<T>;
   a->pack_kv = pack_kv<T>;

@@ -74,6 +74,7 @@ static const Shape quick_shapes[] = {
 
 typedef struct Attention {
   AttentionDims dims;
+  AttentionDims group; /* the heads that are computed at a time, as model/ring_attention.h has it */
   int64_t tokens;
   int64_t *first_key; /* (T) */
   elem *q, *dout;     /* (T, H, D) */
@@ -82,55 +83,78 @@ typedef struct Attention {
   elem *dk, *dv;      /* as k */
   float *lse;         /* (runs, H, run) */
   int64_t runs, run;  /* T = runs x run */
-  char *kv, *dkv;     /* of one run behind the other */
+  char *kv, *dkv;     /* of a group, one run behind the other */
   size_t kv_bytes, dkv_bytes, elem_size;
   void *state; /* of one run of queries */
 } Attention;
 
-/* Element `row` x `columns` of x. */
-static elem *at(const Attention *a, elem *x, int64_t row, int64_t columns) {
-  return (char *)x + (size_t)(row * columns) * a->elem_size;
+/* Where the heads from `head` on begin in a row of x (T, heads, D). */
+static elem *at(const Attention *a, elem *x, int64_t row, int64_t heads, int64_t head) {
+  return (char *)x + (size_t)((row * heads + head) * a->dims.head_dim) * a->elem_size;
+}
+
+/* Packs the keys of the key heads from `head` on that are computed at a time. */
+static void pack(Device *device, const Attention *a, int64_t head) {
+  const int64_t kv_heads = a->dims.kv_heads;
+  for (int64_t i = 0; i < a->runs; i++) {
+    device->ops.attention.pack_kv(device, &a->group, a->run, at(a, a->k, i * a->run, kv_heads, head),
+                                  at(a, a->v, i * a->run, kv_heads, head), kv_heads * a->dims.head_dim,
+                                  a->kv + (size_t)i * a->kv_bytes);
+  }
+}
+
+static void forward_heads(Device *device, const Attention *a, int64_t kv_head) {
+  const AttentionOps *ops = &device->ops.attention;
+  const int64_t heads = a->dims.heads;
+  const int64_t head = kv_head * (heads / a->dims.kv_heads);
+  const int64_t row = heads * a->dims.head_dim;
+  pack(device, a, kv_head);
+  for (int64_t i = 0; i < a->runs; i++) {
+    const int64_t start = i * a->run;
+    ops->forward_begin(device, &a->group, a->run, at(a, a->q, start, heads, head), row, a->state);
+    for (int64_t j = i; j >= 0; j--) {
+      ops->forward_block(device, &a->group, a->run, start, a->first_key + start, a->state, a->run, j * a->run,
+                         a->kv + (size_t)j * a->kv_bytes);
+    }
+    ops->forward_end(device, &a->group, a->run, a->state, at(a, a->out, start, heads, head), row,
+                     a->lse + start * heads + head * a->run);
+  }
 }
 
 static void forward(Device *device, void *context) {
   const Attention *a = context;
+  for (int64_t h = 0; h < a->dims.kv_heads; h += a->group.kv_heads) forward_heads(device, a, h);
+}
+
+static void backward_heads(Device *device, const Attention *a, int64_t kv_head) {
   const AttentionOps *ops = &device->ops.attention;
-  const int64_t row = a->dims.heads * a->dims.head_dim;
-  const int64_t kv_row = a->dims.kv_heads * a->dims.head_dim;
+  const int64_t heads = a->dims.heads;
+  const int64_t kv_heads = a->dims.kv_heads;
+  const int64_t head = kv_head * (heads / kv_heads);
+  const int64_t row = heads * a->dims.head_dim;
+  pack(device, a, kv_head);
+  device_zero(device, a->dkv, (size_t)a->runs * a->dkv_bytes);
   for (int64_t i = 0; i < a->runs; i++) {
     const int64_t start = i * a->run;
-    ops->pack_kv(device, &a->dims, a->run, at(a, a->k, start, kv_row), at(a, a->v, start, kv_row), kv_row,
-                 a->kv + (size_t)i * a->kv_bytes);
-    ops->forward_begin(device, &a->dims, a->run, at(a, a->q, start, row), row, a->state);
+    ops->backward_begin(device, &a->group, a->run, at(a, a->q, start, heads, head), row,
+                        at(a, a->out, start, heads, head), at(a, a->dout, start, heads, head), row,
+                        a->lse + start * heads + head * a->run, a->state);
     for (int64_t j = i; j >= 0; j--) {
-      ops->forward_block(device, &a->dims, a->run, start, a->first_key + start, a->state, a->run, j * a->run,
-                         a->kv + (size_t)j * a->kv_bytes);
+      ops->backward_block(device, &a->group, a->run, start, a->first_key + start, a->state, a->run,
+                          j * a->run, a->kv + (size_t)j * a->kv_bytes, a->dkv + (size_t)j * a->dkv_bytes);
     }
-    ops->forward_end(device, &a->dims, a->run, a->state, at(a, a->out, start, row),
-                     a->lse + start * a->dims.heads);
+    ops->backward_end(device, &a->group, a->run, a->state, at(a, a->dq, start, heads, head), row);
+  }
+  for (int64_t j = 0; j < a->runs; j++) {
+    ops->unpack_dkv(device, &a->group, a->run, a->dkv + (size_t)j * a->dkv_bytes,
+                    at(a, a->dk, j * a->run, kv_heads, kv_head), at(a, a->dv, j * a->run, kv_heads, kv_head),
+                    kv_heads * a->dims.head_dim);
   }
 }
 
 static void backward(Device *device, void *context) {
   const Attention *a = context;
-  const AttentionOps *ops = &device->ops.attention;
-  const int64_t row = a->dims.heads * a->dims.head_dim;
-  const int64_t kv_row = a->dims.kv_heads * a->dims.head_dim;
-  device_zero(device, a->dkv, (size_t)a->runs * a->dkv_bytes);
-  for (int64_t i = 0; i < a->runs; i++) {
-    const int64_t start = i * a->run;
-    ops->backward_begin(device, &a->dims, a->run, at(a, a->q, start, row), row, at(a, a->out, start, row),
-                        at(a, a->dout, start, row), a->lse + start * a->dims.heads, a->state);
-    for (int64_t j = i; j >= 0; j--) {
-      ops->backward_block(device, &a->dims, a->run, start, a->first_key + start, a->state, a->run, j * a->run,
-                          a->kv + (size_t)j * a->kv_bytes, a->dkv + (size_t)j * a->dkv_bytes);
-    }
-    ops->backward_end(device, &a->dims, a->run, a->state, at(a, a->dq, start, row), row);
-  }
-  for (int64_t j = 0; j < a->runs; j++) {
-    ops->unpack_dkv(device, &a->dims, a->run, a->dkv + (size_t)j * a->dkv_bytes,
-                    at(a, a->dk, j * a->run, kv_row), at(a, a->dv, j * a->run, kv_row), kv_row);
-  }
+  for (int64_t h = 0; h < a->dims.kv_heads; h += a->group.kv_heads) backward_heads(device, a, h);
 }
 
 static int64_t first_key_of(const Shape *shape, int64_t i) {
@@ -173,6 +197,9 @@ static void take_memory(Bench *bench, const Shape *shape, ElementType type, Atte
                    .runs = shape->in_runs ? RUNS : 1,
                    .elem_size = bench->devices[type]->ops.elem_size};
   a->run = a->tokens / a->runs;
+  a->group = a->dims;
+  if (a->runs == 1) a->group.kv_heads = ops->heads_at_once(&a->dims, a->run);
+  a->group.heads = a->dims.heads / a->dims.kv_heads * a->group.kv_heads;
   a->first_key = bench_zeros(bench, type, (size_t)shape->tokens * sizeof(int64_t));
   a->q = bench_elements(bench, type, count);
   a->dout = bench_elements(bench, type, count);
@@ -183,12 +210,12 @@ static void take_memory(Bench *bench, const Shape *shape, ElementType type, Atte
   a->dk = bench_elements(bench, type, kv_count);
   a->dv = bench_elements(bench, type, kv_count);
   a->lse = bench_floats(bench, type, shape->tokens * shape->heads);
-  a->kv_bytes = ops->kv_bytes(&a->dims, a->run);
-  a->dkv_bytes = ops->dkv_bytes(&a->dims, a->run);
+  a->kv_bytes = ops->kv_bytes(&a->group, a->run);
+  a->dkv_bytes = ops->dkv_bytes(&a->group, a->run);
   a->kv = bench_zeros(bench, type, (size_t)a->runs * a->kv_bytes);
   a->dkv = bench_zeros(bench, type, (size_t)a->runs * a->dkv_bytes);
-  a->state = bench_zeros(bench, type,
-                         larger(ops->forward_bytes(&a->dims, a->run), ops->backward_bytes(&a->dims, a->run)));
+  a->state = bench_zeros(
+      bench, type, larger(ops->forward_bytes(&a->group, a->run), ops->backward_bytes(&a->group, a->run)));
 }
 
 static bool begin(Bench *bench, Case *c, const char *pass, const Shape *shape, ElementType type, bool alone) {

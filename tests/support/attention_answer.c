@@ -22,7 +22,7 @@ AttentionAnswer attention_answer(const AttentionCase *c, const AttentionInputs *
   AttentionAnswer a = {.q = to_double(c->length, q_row, in->q_stride, in->q),
                        .k = to_double(c->length, k_row, in->k_stride, in->k),
                        .v = to_double(c->length, k_row, in->k_stride, in->v),
-                       .dout = to_double(c->length, q_row, q_row, in->dout),
+                       .dout = to_double(c->length, q_row, in->q_stride, in->dout),
                        .out = zeros(c->length * q_row),
                        .lse = zeros(c->length * c->heads),
                        .dq = zeros(c->length * q_row),

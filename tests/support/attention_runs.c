@@ -62,7 +62,7 @@ AttentionInputs attention_inputs(const AttentionCase *c, ElementType elements) {
   in.q = normal_numbers(elements, 1, c->q_factor > 0 ? c->q_factor : 1, c->length * in.q_stride);
   in.k = normal_numbers(elements, 2, 1, c->length * in.k_stride);
   in.v = normal_numbers(elements, 3, 1, c->length * in.k_stride);
-  in.dout = normal_numbers(elements, 4, 1, c->length * c->heads * c->head_dim);
+  in.dout = normal_numbers(elements, 4, 1, c->length * in.q_stride);
   return in;
 }
 
@@ -190,11 +190,10 @@ typedef struct Work {
   const AttentionOps *ops;
   const AttentionCase *c;
   const AttentionInputs *in;
-  int64_t *first_key; /* (T), global */
-  elem *q, *k, *v;    /* with holes */
-  elem *dout;         /* (T, H, D) */
-  void **kv;          /* (runs) */
-  void **dkv;         /* (runs) */
+  int64_t *first_key;     /* (T), global */
+  elem *q, *k, *v, *dout; /* with holes */
+  void **kv;              /* (runs) */
+  void **dkv;             /* (runs) */
 } Work;
 
 /* Element `index` of an array of the device. */
@@ -212,7 +211,7 @@ static void begin_work(Work *w) {
   w->q = attention_elements(w->device, c->length * in->q_stride, in->q);
   w->k = attention_elements(w->device, c->length * in->k_stride, in->k);
   w->v = attention_elements(w->device, c->length * in->k_stride, in->v);
-  w->dout = attention_elements(w->device, c->length * c->heads * c->head_dim, in->dout);
+  w->dout = attention_elements(w->device, c->length * in->q_stride, in->dout);
   w->kv = attention_memory((size_t)run_count(c, key_run_size(c)) * sizeof *w->kv);
   w->dkv = attention_memory((size_t)run_count(c, key_run_size(c)) * sizeof *w->dkv);
 }
@@ -241,7 +240,7 @@ static void pack_keys(Work *w) {
   }
 }
 
-/* out (length, H, D), lse (H, length) of one run of queries. */
+/* out (length, H, D) with holes, lse (H, length) of one run of queries. */
 static void run_forward(Work *w, int64_t query, elem *out, float *lse) {
   const AttentionDims *dims = &w->in->dims;
   const Range run = run_of(w->c, query_run_size(w->c), query);
@@ -254,7 +253,7 @@ static void run_forward(Work *w, int64_t query, elem *out, float *lse) {
     w->ops->forward_block(w->device, dims, run.length, w->c->origin + run.start, w->first_key + run.start,
                           state, keys.length, w->c->origin + keys.start, w->kv[key]);
   }
-  w->ops->forward_end(w->device, dims, run.length, state, out, lse);
+  w->ops->forward_end(w->device, dims, run.length, state, out, w->in->q_stride, lse);
   device_free(w->device, state);
 }
 
@@ -264,8 +263,8 @@ static void run_backward(Work *w, int64_t query, const elem *out, const float *l
   const Range run = run_of(w->c, query_run_size(w->c), query);
   void *state = attention_dirty(w->device, w->ops->backward_bytes(dims, run.length));
   w->ops->backward_begin(w->device, dims, run.length, at(w, w->q, run.start * w->in->q_stride),
-                         w->in->q_stride, out, at(w, w->dout, run.start * dims->heads * dims->head_dim), lse,
-                         state);
+                         w->in->q_stride, out, at(w, w->dout, run.start * w->in->q_stride), w->in->q_stride,
+                         lse, state);
   for (int64_t turn = 0; turn < run_count(w->c, key_run_size(w->c)); turn++) {
     const int64_t key = next_keys(w->c, query, turn);
     const Range keys = run_of(w->c, key_run_size(w->c), key);
@@ -294,7 +293,7 @@ static void run_queries(Work *w, int64_t query, AttentionOutputs *o) {
   const Range run = run_of(w->c, query_run_size(w->c), query);
   const int64_t row = dims->heads * dims->head_dim;
   const size_t lse_bytes = (size_t)run.length * sizeof(float); /* of a head */
-  elem *out = dirty_elements(w->device, run.length * row);
+  elem *out = dirty_elements(w->device, run.length * w->in->q_stride);
   float *lse = attention_dirty(w->device, lse_bytes * (size_t)dims->heads);
   elem *dq = dirty_elements(w->device, run.length * w->in->q_stride);
   run_forward(w, query, out, lse);
@@ -303,7 +302,7 @@ static void run_queries(Work *w, int64_t query, AttentionOutputs *o) {
     device_read(w->device, o->lse + head * w->c->length + run.start, lse + head * run.length, lse_bytes);
   }
   device_free(w->device, lse);
-  take_rows(w, run.length, row, row, out, o->out + run.start * row);
+  take_rows(w, run.length, row, w->in->q_stride, out, o->out + run.start * row);
   take_rows(w, run.length, row, w->in->q_stride, dq, o->dq + run.start * row);
 }
 

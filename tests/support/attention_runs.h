@@ -31,12 +31,12 @@ typedef struct AttentionCase {
   int64_t blind_start; /* tokens [blind_start, blind_end) see nothing */
   int64_t blind_end;
   int64_t origin;  /* global position of the first token */
-  int64_t holes;   /* elements between rows of q, k, v and their gradients */
+  int64_t holes;   /* elements between rows of q, k, v, out and their gradients */
   double q_factor; /* scores grow with it; 0 stands for 1 */
 } AttentionCase;
 
-/* The inputs of a case on the host, numbers that the element type has; rows of q, k and v are `holes`
- * elements longer than their heads. */
+/* The inputs of a case on the host, numbers that the element type has; their rows are `holes` elements longer
+ * than their heads. */
 typedef struct AttentionInputs {
   AttentionDims dims;
   int64_t q_stride;
@@ -46,7 +46,7 @@ typedef struct AttentionInputs {
   float *q;           /* (T, H, D) of row stride q_stride */
   float *k;           /* (T, KV, D) of row stride k_stride */
   float *v;           /* as k */
-  float *dout;        /* (T, H, D) */
+  float *dout;        /* as q */
 } AttentionInputs;
 
 /* What an implementation gives, on the host; gradients without holes. */

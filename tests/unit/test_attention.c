@@ -244,7 +244,7 @@ static void check_unseen_backward(Device *device, const AttentionDims *dims, con
   void *state = attention_dirty(device, bytes);
   void *dkv = attention_dirty(device, dkv_bytes);
   device_zero(device, dkv, dkv_bytes);
-  ops->backward_begin(device, dims, UNSEEN, q, stride, q, q, lse, state);
+  ops->backward_begin(device, dims, UNSEEN, q, stride, q, q, stride, lse, state);
   ops->backward_block(device, dims, UNSEEN, 0, first_key, state, UNSEEN, 0, kv, dkv);
   const Kept kept_state = keep(device, state, bytes);
   const Kept kept_dkv = keep(device, dkv, dkv_bytes);
@@ -293,6 +293,22 @@ static void check_nan(const Subject *s) {
   attention_inputs_free(&in);
 }
 
+/* The heads that are computed at a time share the work evenly; of a long sequence not more than must be. */
+static void check_heads_at_once(const Subject *s) {
+  const int64_t counts[] = {1, 2, 3, 8, 9, 12, 35};
+  const int64_t lengths[] = {1, 1024, 65536};
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+    const AttentionDims dims = {.heads = 2 * counts[i], .kv_heads = counts[i], .head_dim = 64, .scale = 1};
+    int64_t before = counts[i];
+    for (size_t j = 0; j < sizeof lengths / sizeof lengths[0]; j++) {
+      const int64_t heads = s->device->ops.attention.heads_at_once(&dims, lengths[j]);
+      assert_in_range(heads, 1, before);
+      assert_int_equal(counts[i] % heads, 0);
+      before = heads;
+    }
+  }
+}
+
 /* A run of no tokens is a run like any other. */
 static void check_empty(const Subject *s) {
   const AttentionDims dims = {.heads = 1, .kv_heads = 1, .head_dim = 32, .scale = 1};
@@ -304,7 +320,7 @@ static void check_empty(const Subject *s) {
   ops->pack_kv(s->device, &dims, 0, nothing, nothing, 32, kv);
   ops->forward_begin(s->device, &dims, 0, nothing, 32, state);
   ops->forward_block(s->device, &dims, 0, 0, nothing, state, 0, 0, kv);
-  ops->forward_end(s->device, &dims, 0, state, nothing, nothing);
+  ops->forward_end(s->device, &dims, 0, state, nothing, 32, nothing);
   assert_int_equal(device_check(s->device, &error), STATUS_OK);
   device_free(s->device, state);
   device_free(s->device, kv);
@@ -368,6 +384,7 @@ static void check_all(const Subject *s) {
   check_unseen_block(s);
   check_nan(s);
   check_empty(s);
+  check_heads_at_once(s);
 }
 
 /* Every check on the implementation of this name, where the machine has it. */

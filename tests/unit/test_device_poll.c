@@ -252,8 +252,8 @@ static void check_attention_block(int threads, ElementType elements, int64_t que
   (void)take_calls(&watch);
   ops->forward_block(device, &dims, queries, keys, first_key, forward, keys, 0, kv);
   check_calls("forward_block", ops->name, &watch, 2 * work, threads);
-  ops->forward_end(device, &dims, queries, forward, out, lse);
-  ops->backward_begin(device, &dims, queries, q, heads * d, out, q, lse, backward);
+  ops->forward_end(device, &dims, queries, forward, out, heads * d, lse);
+  ops->backward_begin(device, &dims, queries, q, heads * d, out, q, heads * d, lse, backward);
   (void)take_calls(&watch);
   ops->backward_block(device, &dims, queries, keys, first_key, backward, keys, 0, kv, dkv);
   check_calls("backward_block", ops->name, &watch, 5 * work, threads);

@@ -28,6 +28,7 @@ typedef struct Case {
   int64_t window;
   const int64_t *starts; /* document starts of both sequences, ended by -1; NULL: no document mask */
   int64_t rank_chunks;   /* of each sequence, given to the ranks of a ring by chance; 0: zigzag */
+  bool head_by_head;     /* one rank computes one key head at a time */
   int hops;              /* hops that remain */
   float *out;            /* (SEQUENCES, length, OUT) gathered from all ranks */
   float *dqkv;           /* (SEQUENCES, length, COLUMNS) */
@@ -128,6 +129,12 @@ static Layout layout_of(const Case *test, int ring_size, int32_t *chunks) {
   return layout;
 }
 
+static int64_t one_head(const AttentionDims *dims, int64_t length) {
+  (void)dims;
+  (void)length;
+  return 1;
+}
+
 static Status run_rank(TestRank *rank, void *context, Error *error) {
   Case *test = context;
   const AttentionDims dims = {.heads = HEADS, .kv_heads = KV_HEADS, .head_dim = DIM, .scale = 0.25F};
@@ -138,6 +145,7 @@ static Status run_rank(TestRank *rank, void *context, Error *error) {
   RingAttention *attention = NULL;
   Tensors t = {NULL};
   Status status = STATUS_OK;
+  if (test->head_by_head) rank->device->ops.attention.heads_at_once = one_head;
   TRY_GOTO(fill(test, &layout, rank->ring->rank, &t, error), done);
   TRY_GOTO(ring_attention_create(rank->device, rank->ring, &dims, &attention, error), done);
   TRY_GOTO(ring_attention_prepare(attention, SEQUENCES, &layout, test->starts == NULL ? NULL : &documents,
@@ -163,9 +171,10 @@ done:
   return status;
 }
 
-/* Runs a case on one rank and on a ring, and compares. */
+/* Runs a case on one rank and on a ring, with all heads at a time, and compares. */
 static void check(Case test, int ring) {
   const int64_t rows = SEQUENCES * test.length;
+  const bool head_by_head = test.head_by_head;
   float *results[4];
   Error error = {0};
   for (int i = 0; i < 4; i++) {
@@ -174,10 +183,12 @@ static void check(Case test, int ring) {
   }
   test.out = results[0];
   test.dqkv = results[1];
+  test.head_by_head = false;
   if (run_ranks(ring, 1, 1, run_rank, &test, &error) != STATUS_OK) fail_msg("ring %d: %s", ring, error.text);
   test.out = results[2];
   test.dqkv = results[3];
   test.hops = 1;
+  test.head_by_head = head_by_head;
   if (run_ranks(1, 1, 1, run_rank, &test, &error) != STATUS_OK) fail_msg("one rank: %s", error.text);
   double worst = 0.0;
   for (int64_t i = 0; i < rows * OUT; i++)
@@ -226,12 +237,22 @@ static void test_scattered_chunks(void **state) {
   }
 }
 
+/* The heads that one rank computes at a time change nothing. */
+static void test_head_by_head(void **state) {
+  (void)state;
+  const int64_t starts[] = {7, 40, 41, 100, 130, -1};
+  check((Case){.length = 131, .hops = 1, .head_by_head = true}, 1);
+  check((Case){.length = 150, .starts = starts, .window = 20, .hops = 1, .head_by_head = true}, 1);
+  check((Case){.length = 150, .starts = starts, .hops = 4, .head_by_head = true}, 4);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_all_hops),
       cmocka_unit_test(test_window_skips_hops),
       cmocka_unit_test(test_documents_skip_hops),
       cmocka_unit_test(test_scattered_chunks),
+      cmocka_unit_test(test_head_by_head),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
