@@ -50,7 +50,7 @@ else
   prepare
 fi
 
-say "2. Training at 1,024, 8,192 and 65,536 tokens"
+say "2. Training at 1,024 to 65,536 tokens"
 "$program" train "$config"
 
 checkpoint="$(ls -d "$run"/checkpoints/step_* | tail -n 1)"
