@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 
-#include "train/batches.h"
 #include "train/hf_model.h"
 #include "train/host_weights.h"
 #include "train/memory_check.h"

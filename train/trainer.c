@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "model/memory.h"
 #include "train/agreement.h"
 #include "train/batches.h"
 #include "train/memory_check.h"

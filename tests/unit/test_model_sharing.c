@@ -16,6 +16,7 @@ enum { SHAPES = 50 };
 typedef struct Shape {
   ModelOptions options;
   int ring;
+  bool head_by_head; /* one rank computes one key head at a time */
   int64_t sequences;
   int64_t length;
 } Shape;
@@ -34,6 +35,7 @@ static Shape random_shape(Random *random) {
       .loss_chunk = 1 + random_below(random, 100),
       .mlp_chunk = random_below(random, 2) * (1 + random_below(random, 60)),
   };
+  shape.head_by_head = random_below(random, 2) == 0;
   shape.options.config.max_position_embeddings = 256;
   shape.options.config.intermediate_size = 8 * (1 + random_below(random, 60));
   return shape;
@@ -111,6 +113,12 @@ static Status compare(const TestRank *rank, const Shape *shape, const ModelBatch
   return status;
 }
 
+static int64_t one_head(const AttentionDims *dims, int64_t length) {
+  (void)dims;
+  (void)length;
+  return 1;
+}
+
 static Status run_rank(TestRank *rank, void *context, Error *error) {
   const Shape *shape = context;
   const Layout layout = layout_zigzag(shape->length, rank->ring->size);
@@ -118,6 +126,7 @@ static Status run_rank(TestRank *rank, void *context, Error *error) {
   int32_t *tokens = calloc(2 * (size_t)rows, sizeof *tokens);
   float *nll = calloc((size_t)rows, sizeof *nll);
   Status status = STATUS_SYSTEM;
+  if (shape->head_by_head) rank->device->ops.attention.heads_at_once = one_head;
   if (tokens != NULL && nll != NULL) {
     for (int64_t i = 0; i < 2 * rows; i++) tokens[i] = (int32_t)(i * i % 31);
     const ModelBatch batch = {.sequences = shape->sequences,
