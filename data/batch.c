@@ -90,7 +90,7 @@ typedef enum BatchArray {
   ARRAY_TARGETS,
   ARRAY_SAMPLES,
   ARRAY_CHUNKS,
-  ARRAY_OFFSETS,
+  ARRAY_MARKS,
   BATCH_ARRAYS
 } BatchArray;
 
@@ -99,11 +99,12 @@ static void array_sizes(const LoaderOptions *options, size_t bytes[BATCH_ARRAYS]
   const size_t sequences = (size_t)options->micro_batch;
   const size_t rows = arena_times(sequences, (size_t)layout.local_length);
   const size_t chunks = options->documents ? (size_t)(layout_rank_chunks(&layout) * layout.ring_size) : 0;
+  const size_t words = options->documents ? (size_t)documents_words(options->sequence_length) : 0;
   bytes[ARRAY_TOKENS] = arena_times(rows, sizeof(int32_t));
   bytes[ARRAY_TARGETS] = arena_times(rows, sizeof(int32_t));
   bytes[ARRAY_SAMPLES] = arena_times(sequences, sizeof(int64_t));
   bytes[ARRAY_CHUNKS] = arena_times(sequences, arena_times(chunks, sizeof(int32_t)));
-  bytes[ARRAY_OFFSETS] = arena_times(sequences + 1, sizeof(int64_t));
+  bytes[ARRAY_MARKS] = arena_times(sequences, arena_times(words, sizeof(uint64_t)));
   for (int i = 0; i < BATCH_ARRAYS; i++) bytes[i] = arena_aligned(bytes[i]);
 }
 
@@ -133,12 +134,7 @@ Batch batch_place(const BatchReader *reader, void *memory) {
                  .targets = (void *)places[ARRAY_TARGETS],
                  .samples = (void *)places[ARRAY_SAMPLES],
                  .chunks = bytes[ARRAY_CHUNKS] > 0 ? (void *)places[ARRAY_CHUNKS] : NULL,
-                 .document_offsets = (void *)places[ARRAY_OFFSETS]};
-}
-
-void batch_release(Batch *batch) {
-  free(batch->document_starts);
-  *batch = (Batch){0};
+                 .document_marks = bytes[ARRAY_MARKS] > 0 ? (void *)places[ARRAY_MARKS] : NULL};
 }
 
 /* ---------------------------------------------------------------- reading */
@@ -182,33 +178,16 @@ static int64_t count_before(Run run, int64_t end) {
   return left < 0 ? 0 : (left < run.length ? left : run.length);
 }
 
-/* Appends a document start of the sequence at hand. */
-static Status add_start(Batch *batch, int64_t position, int64_t *count, Error *error) {
-  if (*count == batch->document_room) {
-    const int64_t room = 2 * batch->document_room + 64;
-    int64_t *starts = realloc(batch->document_starts, (size_t)room * sizeof *starts);
-    if (starts == NULL) {
-      return fail(error, STATUS_SYSTEM, "no memory left for %lld document starts", (long long)room);
-    }
-    batch->document_starts = starts;
-    batch->document_room = room;
-  }
-  batch->document_starts[(*count)++] = position;
-  return STATUS_OK;
-}
-
-/* Looks through a whole sample for the starts of documents. The first position of a sample begins one in any
- * case and is not listed. */
-static Status find_documents(BatchReader *reader, const Place *sample, Batch *batch, int64_t *count,
-                             Error *error) {
+/* Looks through a whole sample for where documents start and marks it, marks (words). */
+static Status mark_documents(BatchReader *reader, const Place *sample, uint64_t *marks, Error *error) {
   const int64_t most = reader->layout.local_length + 1;
+  memset(marks, 0, (size_t)documents_words(sample->length) * sizeof *marks);
   for (int64_t begin = 0; begin + 1 < sample->length; begin += most) {
     const int64_t left = sample->length - 1 - begin;
     const int64_t here = left < most ? left : most;
     TRY(dataset_read(reader->dataset, sample->first + begin, here, reader->piece, error));
     for (int64_t i = 0; i < here; i++) {
-      if (reader->piece[i] != reader->options.end_of_document) continue;
-      TRY(add_start(batch, begin + i + 1, count, error));
+      if (reader->piece[i] == reader->options.end_of_document) documents_mark(marks, begin + i + 1);
     }
   }
   return STATUS_OK;
@@ -216,14 +195,12 @@ static Status find_documents(BatchReader *reader, const Place *sample, Batch *ba
 
 /* The samples of a batch, where their documents start, and from it which chunks are whose. */
 static Status read_documents(BatchReader *reader, Batch *batch, Error *error) {
-  int64_t count = 0;
   Place sample = {0};
-  batch->document_offsets[0] = 0;
   for (int64_t b = 0; b < batch->sequences; b++) {
     TRY(find_sample(reader, batch->first_draw + b, &batch->samples[b], error));
     sample = place_of(reader, batch->samples[b]);
-    if (reader->options.documents) TRY(find_documents(reader, &sample, batch, &count, error));
-    batch->document_offsets[b + 1] = count;
+    if (!reader->options.documents) continue;
+    TRY(mark_documents(reader, &sample, batch->document_marks + b * documents_words(sample.length), error));
   }
   /* All samples are of one length, but for the last of a stride, which is alone. */
   batch->layout = cut_of(&reader->options, sample.length);
@@ -278,6 +255,5 @@ Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error
 }
 
 Documents batch_documents(const Batch *batch) {
-  return (Documents){
-      .sequences = batch->sequences, .offsets = batch->document_offsets, .starts = batch->document_starts};
+  return (Documents){.words = documents_words(batch->layout.sequence_length), .marks = batch->document_marks};
 }

@@ -28,13 +28,11 @@ Status batch_reader_open(const LoaderOptions *options, BatchReader *out, Error *
 size_t batch_bytes(const LoaderOptions *options);
 size_t batch_piece_bytes(const LoaderOptions *options);
 
-/* A batch for this reader whose arrays lie in `memory` (batch_bytes), which is the caller's, but for the
- * starts of documents, which grow with what is read: batch_release gives them back. */
+/* A batch for this reader whose arrays lie in `memory` (batch_bytes), which is the caller's. */
 Batch batch_place(const BatchReader *reader, void *memory);
-void batch_release(Batch *batch);
 
 /* Reads batch `index` (0, 1, ...) into one of batch_place. Fails as dataset_read; STATUS_DATA for a sample
- * beyond the last one without shuffling, STATUS_SYSTEM without memory for the starts of documents. */
+ * beyond the last one without shuffling. */
 Status batch_read(BatchReader *reader, int64_t index, Batch *batch, Error *error);
 
 void batch_reader_close(BatchReader *reader);

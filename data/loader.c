@@ -89,7 +89,6 @@ static Status place_slots(Loader *loader, Error *error) {
 
 /* Releases a loader whose thread does not run. */
 static void release_loader(Loader *loader) {
-  for (int64_t i = 0; i < loader->slot_count; i++) batch_release(&loader->slots[i]);
   free(loader->slots);
   free(loader->own);
   batch_reader_close(&loader->reader);

@@ -22,6 +22,7 @@
 #include "data/recall.h"
 #include "kernels/base/status.h"
 #include "kernels/comm/balance.h"
+#include "kernels/comm/documents.h"
 #include "kernels/comm/layout.h"
 
 typedef struct LoaderOptions {
@@ -60,14 +61,11 @@ typedef struct Batch {
                        the cut; IGNORED_TARGET (kernels/ops.h) in padding */
   int64_t *samples; /* (B) index of each sample in the set, after the permutation */
   int32_t *chunks;  /* (B, R, chunks of a rank) of the layout, NULL: zigzag */
-  int64_t *document_starts; /* (document_offsets[B]) positions p >= 1 of the whole sequences whose token p - 1
-                               ends a document; sequences one after the other, ascending within each. None
-                               without `documents` */
-  int64_t *document_offsets; /* (B + 1) where each sequence begins in document_starts */
-  int64_t document_room;     /* starts that there is room for */
+  uint64_t *document_marks; /* (B, words) as Documents.marks, of the whole sequences: the position behind a
+                               token that ends a document. NULL without `documents` */
 } Batch;
 
-/* The starts of its documents; the batch's. */
+/* Where its documents start; the batch's. With `documents` alone. */
 Documents batch_documents(const Batch *batch);
 
 typedef struct Loader Loader;
@@ -76,9 +74,9 @@ typedef struct Loader Loader;
  * than one sequence, STATUS_CONFIG for options out of range. The caller closes *out with loader_close. */
 Status loader_open(const LoaderOptions *options, Loader **out, Error *error);
 
-/* Bytes of host memory that a loader needs for its batches, but for the places of documents, which are as
- * many as there are documents: of `options`, documents, sequence_length, micro_batch, ring_size and
- * read_ahead are read. ARENA_TOO_LARGE (kernels/base/arena.h) where they do not fit. */
+/* Bytes of host memory that a loader needs for its batches: of `options`, documents, sequence_length,
+ * micro_batch, ring_size and read_ahead are read. ARENA_TOO_LARGE (kernels/base/arena.h) where they do not
+ * fit. */
 size_t loader_bytes(const LoaderOptions *options);
 
 /* Waits for the next batch; it belongs to the loader and is valid until the next call. Returns the errors met

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "kernels/base/arena.h"
 #include "kernels/base/memory.h"
 #include "model/internal.h"
 #include "model/kv_cache.h"
@@ -23,6 +24,35 @@ struct Decoder {
 
 static int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
+}
+
+/* ---------------------------------------------------------------- memory */
+
+/* Tokens computed at once. */
+static int64_t chunk_of(const DecoderOptions *options) {
+  return smaller(options->chunk, options->most_tokens);
+}
+
+static KvCacheOptions cache_options(const ModelConfig *config, const DecoderOptions *options) {
+  const int64_t window = config->sliding_window;
+  const int64_t chunk = chunk_of(options);
+  KvCacheOptions cache = {.dims = model_attention_dims(config),
+                          .layers = config->num_hidden_layers,
+                          .most_tokens = options->most_tokens,
+                          .kept = options->most_tokens};
+  /* The first query of a chunk sees furthest back. */
+  if (window > 0 && window <= options->most_tokens - chunk) cache.kept = window - 1 + chunk;
+  return cache;
+}
+
+size_t decoder_bytes(const Ops *ops, const ModelOptions *model, const DecoderOptions *options) {
+  const KvCacheOptions cache = cache_options(&model->config, options);
+  const int64_t chunk = chunk_of(options);
+  ModelMemory rows = {0};
+  (void)model_memory_add_rows(&rows, model, ops, chunk);
+  const size_t queries = arena_plus(arena_times((size_t)chunk, sizeof(int64_t)),
+                                    ops->attention.forward_bytes(&cache.dims, chunk));
+  return arena_plus(arena_plus(kv_cache_bytes(ops, &cache), rows.bytes), queries);
 }
 
 /* ---------------------------------------------------------------- life */
@@ -49,13 +79,13 @@ static Status check_options(const Model *model, const DecoderOptions *options, E
   return STATUS_OK;
 }
 
-static Status build(Decoder *decoder, Error *error) {
+static Status build(Decoder *decoder, const DecoderOptions *options, Error *error) {
   Device *device = decoder->model->device;
-  const ModelConfig *config = &decoder->model->options.config;
+  const KvCacheOptions cache = cache_options(&decoder->model->options.config, options);
   const size_t chunk = (size_t)decoder->chunk;
   void *memory = NULL;
-  TRY(kv_cache_create(device, &decoder->dims, config->num_hidden_layers, decoder->most_tokens,
-                      &decoder->cache, error));
+  TRY(model_reserve_rows(decoder->model, decoder->chunk, error));
+  TRY(kv_cache_create(device, &cache, &decoder->cache, error));
   TRY(memory_alloc(chunk, sizeof(int64_t), "attention masks", &memory, error));
   decoder->host_keys = memory;
   TRY(device_alloc(device, chunk * sizeof(int64_t), "attention masks", &memory, error));
@@ -73,8 +103,8 @@ Status decoder_create(Model *model, const DecoderOptions *options, Decoder **out
   *decoder = (Decoder){.model = model,
                        .dims = model_attention_dims(&model->options.config),
                        .most_tokens = options->most_tokens,
-                       .chunk = smaller(options->chunk, options->most_tokens)};
-  const Status status = build(decoder, error);
+                       .chunk = chunk_of(options)};
+  const Status status = build(decoder, options, error);
   if (status != STATUS_OK) {
     decoder_destroy(decoder);
     return status;
@@ -99,7 +129,6 @@ int64_t decoder_length(const Decoder *decoder) {
 }
 
 void decoder_reset(Decoder *decoder) {
-  kv_cache_reset(decoder->cache);
   decoder->length = 0;
 }
 
@@ -134,7 +163,6 @@ static Status run_chunk(Decoder *decoder, int64_t n, const int32_t *tokens, Erro
   const int64_t layers = model->options.config.num_hidden_layers;
   const int64_t end = decoder->length + n;
   TRY(model_reserve_rows(model, n, error));
-  TRY(kv_cache_reserve(decoder->cache, end, error));
   const Activations *acts = &model->acts;
   for (int64_t i = 0; i < n; i++) {
     model->staging[i] = decoder->length + i;
@@ -151,7 +179,6 @@ static Status run_chunk(Decoder *decoder, int64_t n, const int32_t *tokens, Erro
   }
   loss_final_norm(model);
   decoder->length = end;
-  kv_cache_forget(decoder->cache, first_key_of(decoder, end));
   return STATUS_OK;
 }
 

@@ -12,6 +12,7 @@
 #ifndef RINGGPT_MODEL_DECODER_H
 #define RINGGPT_MODEL_DECODER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/base/status.h"
@@ -20,13 +21,18 @@
 typedef struct Decoder Decoder;
 
 typedef struct DecoderOptions {
-  int64_t most_tokens; /* of the whole text, at most; memory for keys and values grows with what is seen */
+  int64_t most_tokens; /* of the whole text, at most */
   int64_t chunk;       /* tokens computed at once, >= 1 */
 } DecoderOptions;
 
+/* Bytes of device memory that a decoder takes of a model with such options, beside its weights: keys and
+ * values of all tokens that a query may see, and a chunk of activations; or ARENA_TOO_LARGE
+ * (kernels/base/arena.h). */
+size_t decoder_bytes(const Ops *ops, const ModelOptions *model, const DecoderOptions *options);
+
 /* Makes a decoder of `model`, whose weights it uses and which outlives it; the model may do other work in
  * between. STATUS_CONFIG where elements are not floats, where most_tokens is beyond the learned positions, or
- * where the model's ring has more than one rank; STATUS_SYSTEM. */
+ * where the model's ring has more than one rank; STATUS_SYSTEM without memory, all of which is taken here. */
 Status decoder_create(Model *model, const DecoderOptions *options, Decoder **out, Error *error);
 
 /* Releases it; NULL is allowed. */
@@ -49,7 +55,7 @@ Status decoder_append_visit(Decoder *decoder, int64_t count, const int32_t *toke
 /* Tokens seen so far. */
 int64_t decoder_length(const Decoder *decoder);
 
-/* Forgets the text; memory stays. */
+/* Forgets the text. */
 void decoder_reset(Decoder *decoder);
 
 #endif

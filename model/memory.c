@@ -31,27 +31,26 @@ ActivationsPlan model_memory_activations(const ModelMemory *memory, const ModelO
                            .dropout = options->dropout > 0.0};
 }
 
-/* The phases of attention, forward or backward, come again for every group of heads: what is in use in one of
- * them is in use in all. */
-static void join_phases(ArenaBuffer *buffer) {
-  const uint32_t forward = PHASE_PACK | PHASE_HOPS | PHASE_UNPACK;
-  const uint32_t backward = PHASE_D_PACK | PHASE_D_HOPS | PHASE_D_UNPACK;
+/* What is in use in one of the joined phases, forward or backward, is in use in all of them. */
+static void join_phases(uint32_t joined, ArenaBuffer *buffer) {
+  const uint32_t forward = joined & PHASES_ATTENTION;
+  const uint32_t backward = joined & PHASES_D_ATTENTION;
   if ((buffer->times & forward) != 0) buffer->times |= forward;
   if ((buffer->times & backward) != 0) buffer->times |= backward;
 }
 
 static bool add(ModelMemory *memory, const ModelOptions *options, const Ops *ops, int64_t rows,
-                bool by_groups, const ArenaBuffer ring[RING_BUFFERS]) {
+                uint32_t joined, const ArenaBuffer ring[RING_BUFFERS]) {
   ArenaBuffer needed[ACTIVATION_BUFFERS];
   if (rows > memory->rows) memory->rows = rows;
   const ActivationsPlan plan = model_memory_activations(memory, options, ops);
   activations_buffers(&plan, needed);
   const bool activations = widen(memory->buffers, needed, ACTIVATION_BUFFERS);
   const bool attention = widen(memory->buffers + ACTIVATION_BUFFERS, ring, RING_BUFFERS);
-  const bool joined = by_groups && !memory->by_groups;
-  memory->by_groups = memory->by_groups || by_groups;
-  if (!activations && !attention && !joined) return false;
-  for (int i = 0; i < MODEL_BUFFERS && memory->by_groups; i++) join_phases(&memory->buffers[i]);
+  const bool newly_joined = (joined & ~memory->joined) != 0;
+  memory->joined |= joined;
+  if (!activations && !attention && !newly_joined) return false;
+  for (int i = 0; i < MODEL_BUFFERS; i++) join_phases(memory->joined, &memory->buffers[i]);
   for (int i = 0; i < MODEL_BUFFERS && !options->training; i++) memory->buffers[i].times &= PHASES_FORWARD;
   memory->bytes = arena_place(memory->buffers, MODEL_BUFFERS);
   memory->host_bytes = arena_times((size_t)memory->rows, sizeof(int64_t));
@@ -63,13 +62,13 @@ bool model_memory_add(ModelMemory *memory, const ModelOptions *options, const Op
   const AttentionDims dims = model_attention_dims(&options->config);
   ArenaBuffer ring[RING_BUFFERS];
   ring_memory(&ops->attention, &dims, sequences, layout, options->training, ring);
-  const bool by_groups = ring_group(&ops->attention, &dims, layout).kv_heads < dims.kv_heads;
-  return add(memory, options, ops, sequences * layout->local_length, by_groups, ring);
+  return add(memory, options, ops, sequences * layout->local_length,
+             ring_joined_phases(&ops->attention, &dims, layout), ring);
 }
 
 bool model_memory_add_rows(ModelMemory *memory, const ModelOptions *options, const Ops *ops, int64_t rows) {
   const ArenaBuffer none[RING_BUFFERS] = {{0}};
-  return add(memory, options, ops, rows, false, none);
+  return add(memory, options, ops, rows, 0, none);
 }
 
 /* ---------------------------------------------------------------- the blocks */

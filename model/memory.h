@@ -17,7 +17,7 @@
 /* A plan for batches of some forms. All zero: for none. */
 typedef struct ModelMemory {
   int64_t rows;                       /* of the largest batch */
-  bool by_groups;                     /* attention of some batch is computed a group of heads at a time */
+  uint32_t joined;                    /* phases of attention that are as one in some batch */
   ArenaBuffer buffers[MODEL_BUFFERS]; /* each with room for the batch that needs most of it */
   size_t bytes;                       /* of the block of device memory */
   size_t host_bytes;                  /* of that of host memory: a number for each row, on its way */

@@ -10,10 +10,10 @@
 #include "kernels/base/status.h"
 #include "kernels/base/tensor_table.h"
 #include "kernels/comm/comm.h"
+#include "kernels/comm/documents.h"
 #include "kernels/comm/layout.h"
 #include "kernels/device.h"
 #include "model/config.h"
-#include "model/documents.h"
 
 typedef struct Model Model;
 typedef struct ModelArena ModelArena;

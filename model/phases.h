@@ -23,6 +23,8 @@ enum {
   PHASE_D_QKV = 1U << 15,    /* gradient of their product and of the first norm */
 
   PHASES_ALL = (1U << 16) - 1U,
+  PHASES_ATTENTION = PHASE_PACK | PHASE_HOPS | PHASE_UNPACK,
+  PHASES_D_ATTENTION = PHASE_D_PACK | PHASE_D_HOPS | PHASE_D_UNPACK,
   PHASES_FORWARD = PHASE_AGAIN - 1U, /* the only ones of an evaluation */
   PHASES_BACKWARD = PHASES_ALL & ~PHASES_FORWARD,
   /* From the loss on the gradient of the residual stream is there. */

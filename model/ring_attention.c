@@ -88,8 +88,8 @@ static bool needs(const RingAttention *attention, int reader, int owner) {
   for (int64_t b = 0; b < attention->sequences; b++) {
     for (Run queries = {0}; layout_next_run(layout, b, reader, &queries);) {
       for (Run keys = {0}; layout_next_run(layout, b, owner, &keys);) {
-        if (documents_visible(attention->documents, b, queries, keys, layout->sequence_length,
-                              attention->window)) {
+        if (mask_visible(attention->documents, b, queries, keys, layout->sequence_length,
+                         attention->window)) {
           return true;
         }
       }
@@ -119,8 +119,8 @@ static void write_first_keys(RingAttention *attention) {
   for (int64_t b = 0; b < attention->sequences; b++) {
     int64_t *first_key = attention->host_keys;
     for (Run run = {0}; layout_next_run(layout, b, attention->ring->rank, &run);) {
-      documents_fill_run(attention->documents, b, run, layout->sequence_length, attention->window,
-                         first_key + run.local);
+      mask_fill_run(attention->documents, b, run, layout->sequence_length, attention->window,
+                    first_key + run.local);
     }
     device_write(attention->device, (char *)attention->first_key.memory + (size_t)b * row_bytes,
                  attention->host_keys, row_bytes);
@@ -323,8 +323,7 @@ static void compute_sequence(RingAttention *attention, int64_t b, int owner, Pai
     for (Run keys = {0}; layout_next_run(layout, b, owner, &keys);) {
       const int64_t chunk = place_of(attention, b, keys).chunk;
       if (!chosen(layout, pairs, queries, keys) ||
-          !documents_visible(attention->documents, b, queries, keys, layout->sequence_length,
-                             attention->window)) {
+          !mask_visible(attention->documents, b, queries, keys, layout->sequence_length, attention->window)) {
         continue;
       }
       const Block block = {
@@ -394,10 +393,31 @@ static void end_forward(RingAttention *attention, elem *out, float *lse) {
   }
 }
 
+/* Sequences whose keys are all here, each of one run. */
+static void forward_alone(RingAttention *attention, const elem *qkv, elem *out, float *lse) {
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    Run run = {0};
+    (void)next_run(attention, b, &run);
+    const Place place = place_of(attention, b, run);
+    attention->device->ops.attention.forward_alone(
+        attention->device, &attention->group, run.length,
+        (const int64_t *)attention->first_key.memory + place.row,
+        (const char *)qkv + qkv_offset(attention, place.row, PART_Q), qkv_stride(attention),
+        at(&attention->kv[0], place.chunk, attention->kv_chunk),
+        at(&attention->states, place.chunk, attention->state_chunk),
+        (char *)out + out_offset(attention, place.row), out_stride(attention),
+        lse + lse_offset(attention, place.row, run));
+  }
+}
+
 /* Of the group of heads at hand. */
 static Status forward_group(RingAttention *attention, const elem *qkv, elem *out, float *lse, Error *error) {
   int current = 0;
   pack_own_keys(attention, qkv, &attention->kv[0]);
+  if (attention->ring->size == 1 && attention->device->ops.attention.forward_alone != NULL) {
+    forward_alone(attention, qkv, out, lse);
+    return device_check(attention->device, error);
+  }
   begin_forward(attention, qkv);
   for (int hop = 0; hop < attention->hop_count; hop++) {
     CommRequest keys = {0};

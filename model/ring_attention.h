@@ -16,7 +16,7 @@
 #include "kernels/comm/comm.h"
 #include "kernels/comm/layout.h"
 #include "kernels/device.h"
-#include "model/documents.h"
+#include "model/mask.h"
 #include "model/ring_memory.h"
 
 typedef struct RingAttention RingAttention;

@@ -1,6 +1,8 @@
 /* The memory that ring attention works in: see the header. */
 #include "model/ring_memory.h"
 
+#include <stddef.h>
+
 #include "model/phases.h"
 
 AttentionDims ring_group(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout) {
@@ -9,6 +11,11 @@ AttentionDims ring_group(const AttentionOps *ops, const AttentionDims *dims, con
   group.kv_heads = ops->heads_at_once(dims, layout->local_length);
   group.heads = dims->heads / dims->kv_heads * group.kv_heads;
   return group;
+}
+
+uint32_t ring_joined_phases(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout) {
+  if (ring_group(ops, dims, layout).kv_heads < dims->kv_heads) return PHASES_ATTENTION | PHASES_D_ATTENTION;
+  return layout->ring_size == 1 && ops->forward_alone != NULL ? PHASES_ATTENTION : 0;
 }
 
 void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int64_t sequences, const Layout *layout,
@@ -26,10 +33,9 @@ void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int64_t seq
   const bool travels = ring_size > 1;
   const uint32_t packing = PHASE_PACK | PHASE_D_PACK;
   const uint32_t hops = PHASE_HOPS | PHASE_D_HOPS;
-  const uint32_t unpacking = PHASE_UNPACK | PHASE_D_UNPACK;
   const ArenaBuffer on_its_way = {.bytes = travels ? dkv : 0, .times = PHASE_D_HOPS};
   buffers[RING_FIRST_KEY] = (ArenaBuffer){.bytes = arena_times(rows, sizeof(int64_t)), .times = PHASES_ALL};
-  buffers[RING_STATES] = (ArenaBuffer){.bytes = states, .times = packing | hops | unpacking};
+  buffers[RING_STATES] = (ArenaBuffer){.bytes = states, .times = PHASES_ATTENTION | PHASES_D_ATTENTION};
   buffers[RING_KV_0] = (ArenaBuffer){.bytes = kv, .times = packing | hops};
   buffers[RING_KV_1] = (ArenaBuffer){.bytes = travels ? kv : 0, .times = hops};
   buffers[RING_DKV_OWN] = (ArenaBuffer){.bytes = dkv, .times = PHASE_D_HOPS | PHASE_D_UNPACK};

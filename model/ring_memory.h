@@ -27,6 +27,11 @@ typedef enum RingBuffer {
  * and values of all heads travel in one message. */
 AttentionDims ring_group(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout);
 
+/* Which of PHASES_ATTENTION and PHASES_D_ATTENTION (model/phases.h) are as one, so that what is in use in one
+ * of their phases is in use in all: these come again for every group of heads, or a device computes them at
+ * once (AttentionOps.forward_alone). */
+uint32_t ring_joined_phases(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout);
+
 /* The bytes of each buffer for batches of `sequences` sequences cut as `layout`, with `backward` also for
  * their gradients, and the phases (model/phases.h) in which it matters. Those that are not needed have no
  * bytes. */

@@ -1,16 +1,20 @@
 /* Generating text. */
 #include "train/generate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "checkpoints/checkpoint.h"
 #include "data/tokenizer.h"
+#include "kernels/base/arena.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/memory.h"
 #include "model/decoder.h"
 #include "model/model.h"
+#include "model/params.h"
 #include "train/hf_model.h"
 #include "train/host_weights.h"
+#include "train/memory_advice.h"
 #include "train/tokenizer_files.h"
 
 /* One generation under way. */
@@ -75,21 +79,61 @@ static Status check_fit(Generation *work, Error *error) {
   return STATUS_OK;
 }
 
-static Status make_model(Generation *work, Rank *rank, Error *error) {
-  const GenerateOptions *options = work->options;
-  /* The last token is written and not read. */
+/* A text of `tokens` behind the prompt, as far as there are positions; the last one is written and not read.
+ */
+static DecoderOptions text_of(const Generation *work, int64_t tokens) {
   const int64_t room = work->positions - work->prompt.count;
-  const int64_t more = options->tokens - 1 < room ? options->tokens - 1 : room;
-  const DecoderOptions decoder = {.most_tokens = work->prompt.count + more, .chunk = options->chunk};
-  const ModelOptions model = {.config = work->config, .loss_chunk = 1};
+  const int64_t more = tokens - 1 < room ? tokens - 1 : room;
+  return (DecoderOptions){.most_tokens = work->prompt.count + more, .chunk = work->options->chunk};
+}
+
+static ModelOptions model_options(const Generation *work) {
+  return (ModelOptions){.config = work->config, .loss_chunk = 1};
+}
+
+/* Bytes of device memory for the weights and a text. */
+static size_t bytes_of(const Generation *work, const Ops *ops, int64_t weights, int64_t tokens) {
+  const ModelOptions model = model_options(work);
+  const DecoderOptions text = text_of(work, tokens);
+  return arena_plus(arena_times((size_t)weights, ops->elem_size), decoder_bytes(ops, &model, &text));
+}
+
+/* Refuses a text for which there is no memory before any is taken. */
+static Status check_memory(const Generation *work, Rank *rank, Error *error) {
+  const Ops *ops = &rank->device->ops;
+  const int64_t tokens = work->options->tokens;
+  const size_t left = device_left(rank->device);
+  TensorTable table;
+  TRY(params_build(&work->config, &table, NULL, error));
+  const int64_t weights = table.total;
+  params_free(&table, NULL);
+  if (bytes_of(work, ops, weights, tokens) <= left) return STATUS_OK;
+  int64_t fits = 0;
+  for (int64_t step = INT64_C(1) << 40; step > 0; step /= 2) {
+    if (bytes_of(work, ops, weights, fits + step) <= left) fits += step;
+  }
+  char needed[32];
+  char there[32];
+  char way[64] = "shorten the prompt or take a smaller model";
+  memory_size_text(bytes_of(work, ops, weights, tokens), needed, sizeof needed);
+  memory_size_text(left, there, sizeof there);
+  if (fits > 0) (void)snprintf(way, sizeof way, "--tokens %lld would fit", (long long)fits);
+  return fail(error, STATUS_SYSTEM,
+              "no memory for a text of %lld tokens: the model, its keys and values take %s, %s are free; %s",
+              (long long)text_of(work, tokens).most_tokens, needed, there, way);
+}
+
+static Status make_model(Generation *work, Rank *rank, Error *error) {
+  const DecoderOptions text = text_of(work, work->options->tokens);
+  const ModelOptions model = model_options(work);
   void *memory = NULL;
   TRY(model_create(rank->device, rank->ring, &model, &work->model, error));
-  TRY(host_weights_load(options->checkpoint, rank->device, work->model, rank->world, error));
-  TRY(decoder_create(work->model, &decoder, &work->decoder, error));
+  TRY(host_weights_load(work->options->checkpoint, rank->device, work->model, rank->world, error));
+  TRY(decoder_create(work->model, &text, &work->decoder, error));
   TRY(memory_alloc((size_t)work->config.vocab_size, sizeof(float), "logits", &memory, error));
   work->logits = memory;
   /* A model may have more tokens than its tokenizer, to round its size: they are no text. */
-  return sampler_create(work->tokenizer->vocab_size, &options->sampler, &work->sampler, error);
+  return sampler_create(work->tokenizer->vocab_size, &work->options->sampler, &work->sampler, error);
 }
 
 /* ---------------------------------------------------------------- the work */
@@ -158,6 +202,7 @@ Status generate(Rank *rank, const GenerateOptions *options, GenerateReport *repo
   TRY_GOTO(open_tokenizer(&work, error), done);
   TRY_GOTO(encode_prompt(&work, error), done);
   TRY_GOTO(check_fit(&work, error), done);
+  TRY_GOTO(check_memory(&work, rank, error), done);
   TRY_GOTO(make_model(&work, rank, error), done);
   status = run(&work, report, error);
 done:

@@ -44,7 +44,9 @@ typedef struct GenerateReport {
  * text before it, the options and that place alone: a text that is continued goes on as it would have.
  * STATUS_CONFIG when the model and the tokenizer do not fit each other, the checkpoint has no tokenizer, or
  * the prompt is longer than the learned positions; STATUS_USAGE for an unknown tokenizer; STATUS_DATA when a
- * file is damaged or the model's logits are not numbers; otherwise as checkpoint_load_weights and `write`. */
+ * file is damaged or the model's logits are not numbers; STATUS_SYSTEM where keys and values of all
+ * tokens do not fit the memory that is left, told in tokens that do; otherwise as checkpoint_load_weights and
+ * `write`. */
 Status generate(Rank *rank, const GenerateOptions *options, GenerateReport *report, Error *error);
 
 #endif

@@ -9,6 +9,7 @@
 #include "data/loader.h"
 #include "kernels/base/arena.h"
 #include "kernels/base/memory.h"
+#include "model/mask.h"
 #include "train/batches.h"
 #include "train/progress.h"
 
@@ -90,10 +91,7 @@ static int64_t rank_pairs(const Config *config, int ring_rank, const Batch *batc
   const ModelConfig *model = &config->model;
   int64_t pairs = 0;
   for (Run run = {0}; layout_next_run(&batch->layout, 0, ring_rank, &run);) {
-    for (int64_t j = 0; j < run.length && run.start + j < batch->layout.sequence_length; j++) {
-      const int64_t position = run.start + j;
-      pairs += position + 1 - documents_first_key(documents, 0, position, model->sliding_window);
-    }
+    pairs += mask_pairs(documents, 0, run, batch->layout.sequence_length, model->sliding_window);
   }
   return pairs * model->num_attention_heads * model->num_hidden_layers;
 }

@@ -82,18 +82,6 @@ static int64_t visible_pairs(const Balancer *balancer, Run queries, Run keys) {
   return balancer->window > 0 ? causal - pairs_apart(queries, keys, balancer->window) : causal;
 }
 
-/* Documents of a sequence, and document i of it. */
-static int64_t document_count(const Documents *documents, int64_t b) {
-  return documents == NULL ? 1 : documents->offsets[b + 1] - documents->offsets[b] + 1;
-}
-
-static Run document_at(const Balancer *balancer, const Documents *documents, int64_t b, int64_t i) {
-  const int64_t *starts = documents == NULL ? NULL : documents->starts + documents->offsets[b];
-  const int64_t start = i == 0 ? 0 : starts[i - 1];
-  const int64_t end = i + 1 == document_count(documents, b) ? balancer->layout.sequence_length : starts[i];
-  return (Run){.start = start, .length = end - start};
-}
-
 /* The part of a document that lies in a chunk, which it touches. */
 static Run part_in_chunk(const Balancer *balancer, Run document, int64_t chunk) {
   const int64_t begin = chunk * balancer->layout.chunk_length;
@@ -109,8 +97,7 @@ static void count_queries(Balancer *balancer, const Documents *documents) {
   memset(balancer->queries, 0, (size_t)(balancer->sequences * chunks) * sizeof(int64_t));
   for (int64_t b = 0; b < balancer->sequences; b++) {
     int64_t *queries = balancer->queries + b * chunks;
-    for (int64_t i = 0; i < document_count(documents, b); i++) {
-      const Run document = document_at(balancer, documents, b, i);
+    for (Run document = {0}; documents_next(documents, b, balancer->layout.sequence_length, &document);) {
       const int64_t end = document.start + document.length;
       for (int64_t c = document.start / balancer->layout.chunk_length;
            c * balancer->layout.chunk_length < end; c++) {
@@ -143,8 +130,8 @@ static Balance measure(Balancer *balancer, const Documents *documents) {
   memset(balancer->load, 0, (size_t)ranks * sizeof(int64_t));
   for (int64_t b = 0; b < balancer->sequences; b++) {
     const int32_t *owner = balancer->owner + b * chunk_count(&balancer->layout);
-    for (int64_t i = 0; i < document_count(documents, b); i++) {
-      add_document(balancer, owner, document_at(balancer, documents, b, i));
+    for (Run document = {0}; documents_next(documents, b, balancer->layout.sequence_length, &document);) {
+      add_document(balancer, owner, document);
     }
   }
   for (int hop = 0; hop < ranks; hop++) {

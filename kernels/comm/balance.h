@@ -11,6 +11,7 @@
 #define RINGGPT_COMM_BALANCE_H
 
 #include "kernels/base/status.h"
+#include "kernels/comm/documents.h"
 #include "kernels/comm/layout.h"
 
 /* How even the work of a batch is; all in pairs of query and key. */

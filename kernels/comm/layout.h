@@ -25,15 +25,6 @@ typedef struct Run {
   int64_t local; /* where it begins in its rank's share of the sequence */
 } Run;
 
-/* Starts of the documents in the sequences of a batch; position 0 always starts one and is not listed. A view
- * of arrays that belong to someone else. */
-typedef struct Documents {
-  int64_t sequences;
-  const int64_t
-      *offsets; /* (sequences + 1): sequence b has starts[offsets[b]] ... starts[offsets[b + 1] - 1] */
-  const int64_t *starts; /* ascending within a sequence */
-} Documents;
-
 /* How the sequences of a batch are cut. Positions at or beyond `sequence_length` are padding. */
 typedef struct Layout {
   int64_t sequence_length; /* T, without padding */

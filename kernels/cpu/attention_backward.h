@@ -15,10 +15,6 @@
 #include "kernels/cpu/poll.h"
 #include "kernels/device.h"
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
 /* Queries and keys are cut into chunks for threads to share out: as many as give this many tasks at a time,
  * but none shorter than CHUNK_BLOCKS key blocks, because a task starts with nothing of its own in the cache.
  * The number of threads plays no part, so that it does not change the order of sums. */
@@ -69,15 +65,6 @@ typedef struct Call {
 } Call;
 
 #if defined(ATTENTION_PAIRS)
-
-/* The number of this thread in its team. */
-static int team_member(void) {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 /* Words in which one thread turns a block. */
 static int64_t turned_words(const AttentionDims *dims) {

@@ -1,241 +1,20 @@
-/* Attention forward on vector registers: panels of queries fold blocks of keys.
- *
- * The exponents are taken relative to a reference score per query rather than to the running maximum: a tile
- * that it sees, whole if possible, gives a query its reference, and only when a block's scores pass it by
- * more than 2^60 is the reference raised and the block computed again. The result is the same, and the common
- * block needs neither a maximum nor a rescaling; its exponentials come straight from the registers of the
- * product. */
+/* Attention forward on vector registers: which panels of queries meet which blocks of keys, in which order
+ * and on which thread, and what stands before and behind it. */
 #ifndef RINGGPT_CPU_ATTENTION_FORWARD_H
 #define RINGGPT_CPU_ATTENTION_FORWARD_H
 
 #include <math.h>
 #include <string.h>
 
+#include "kernels/cpu/attention_forward_products.h"
 #include "kernels/cpu/attention_pack.h"
-#include "kernels/cpu/attention_scores.h"
-#include "kernels/cpu/attention_sight.h"
 #include "kernels/cpu/poll.h"
 #include "kernels/device.h"
 
 /* Panels of one task: their q and values share the second-level cache with a block of keys and values. */
 #define TASK_PANELS 8
 
-/* A block's sum of 2^(score - reference) from which on the reference is raised. */
-#define SUM_LIMIT 0x1p60F
-
-/* The state of one head. */
-typedef struct ForwardHead {
-  Word *q;          /* panels */
-  float *values;    /* panels: sum of 2^(score - reference) v; nothing yet in a panel without a reference */
-  float *reference; /* (Lp): -inf before the first visible key */
-  float *sum;       /* (Lp): sum of 2^(score - reference) */
-} ForwardHead;
-
-/* One panel, a part of a head. */
-typedef ForwardHead Panel;
-
-/* A block of keys and values of one key head. */
-typedef struct ForwardBlock {
-  const Word *k; /* tiles */
-  const Word *v; /* tiles */
-  int64_t head_dim;
-  float factor; /* of a product, to a score in units of log 2 */
-  Ahead next_k; /* the same of the next block */
-  Ahead next_v;
-} ForwardBlock;
-
-/* Words of the state of one head. */
-static int64_t forward_head_words(const AttentionDims *dims, int64_t length) {
-  return panel_count(length) * PANEL * (dims->head_dim / TERMS + dims->head_dim + 2);
-}
-
-static size_t attention_forward_bytes(const AttentionDims *dims, int64_t length) {
-  return (size_t)(dims->heads * forward_head_words(dims, length)) * sizeof(Word);
-}
-
-static ForwardHead forward_head(const AttentionDims *dims, int64_t length, void *state, int64_t head) {
-  Word *start = (Word *)state + head * forward_head_words(dims, length);
-  const int64_t queries = panel_count(length) * PANEL;
-  float *floats = (float *)(void *)(start + queries * dims->head_dim / TERMS);
-  return (ForwardHead){.q = start,
-                       .values = floats,
-                       .reference = floats + queries * dims->head_dim,
-                       .sum = floats + queries * (dims->head_dim + 1)};
-}
-
-static Panel panel_of(const AttentionDims *dims, const ForwardHead *head, int64_t panel) {
-  return (Panel){.q = head->q + panel * PANEL * dims->head_dim / TERMS,
-                 .values = head->values + panel * PANEL * dims->head_dim,
-                 .reference = head->reference + panel * PANEL,
-                 .sum = head->sum + panel * PANEL};
-}
-
-/* ---------------------------------------------------------------- scores */
-
-/* The first of the ROWS keys from `row` on of one tile: start + score; unseen scores become -inf. */
-static inline __attribute__((always_inline)) void forward_scores(const Panel *panel, ForwardBlock *block,
-                                                                 const Sight *sight, int64_t t, int row,
-                                                                 const Vector start[PANEL_VECTORS],
-                                                                 Tile *tile) {
-  const Word *k = block->k + t * TILE * block->head_dim / TERMS + row;
-  score_tile(block->head_dim, block->factor, k, panel->q, start, &block->next_k, tile);
-  if (sight_whole(sight, t)) return;
-  const Vector unseen = vector_set(-INFINITY);
-#pragma GCC unroll 8
-  for (int r = 0; r < ROWS; r++) {
-#pragma GCC unroll 3
-    for (int v = 0; v < PANEL_VECTORS; v++) {
-      const Mask seen = sight_mask(sight, v, t * TILE + row + r);
-      tile->row[r][v] = lanes_choose(seen, tile->row[r][v], unseen);
-    }
-  }
-}
-
-/* maximum (PANEL) = the largest score that each query sees in tiles [begin, end), or -inf. */
-static void largest_scores(const Panel *panel, ForwardBlock *block, const Sight *sight, int64_t begin,
-                           int64_t end, Vector maximum[PANEL_VECTORS]) {
-  Vector zero[PANEL_VECTORS];
-  for (int v = 0; v < PANEL_VECTORS; v++) {
-    zero[v] = vector_set(0.0F);
-    maximum[v] = vector_set(-INFINITY);
-  }
-  for (int64_t i = begin * TILE; i < end * TILE; i += ROWS) {
-    Tile tile;
-    forward_scores(panel, block, sight, i / TILE, (int)(i % TILE), zero, &tile);
-    for (int r = 0; r < ROWS; r++) {
-      for (int v = 0; v < PANEL_VECTORS; v++) maximum[v] = vector_max(tile.row[r][v], maximum[v]);
-    }
-  }
-}
-
-/* The queries of vector v that see a key of the block and have no reference yet. */
-static Mask missing_reference(const Panel *panel, const Sight *sight, int v) {
-  const Vector reference = lanes_load(panel->reference + (ptrdiff_t)v * VECTOR_FLOATS);
-  return mask_and(lanes_equal(reference, vector_set(-INFINITY)), sight->seeing[v]);
-}
-
-/* Gives a reference to the queries that see their first keys in this block: all at once where a tile is seen
- * whole. */
-static void find_references(const Panel *panel, ForwardBlock *block, const Sight *sight) {
-  const bool any_whole = sight->whole_begin < min_of(sight->whole_end, sight->end);
-  for (int64_t t = any_whole ? sight->whole_begin : sight->begin; t < sight->end; t++) {
-    Mask missing[PANEL_VECTORS];
-    bool any = false;
-    for (int v = 0; v < PANEL_VECTORS; v++) {
-      missing[v] = missing_reference(panel, sight, v);
-      any = any || mask_any(missing[v]);
-    }
-    if (!any) return;
-    Vector maximum[PANEL_VECTORS];
-    largest_scores(panel, block, sight, t, t + 1, maximum);
-    for (int v = 0; v < PANEL_VECTORS; v++) {
-      float *reference = panel->reference + (ptrdiff_t)v * VECTOR_FLOATS;
-      lanes_store(reference, lanes_choose(missing[v], maximum[v], lanes_load(reference)));
-    }
-  }
-}
-
-/* Raises the references of some queries of vector v to the block's maximum, and rescales what they hold; the
- * others keep their bits. */
-static void raise_reference(const Panel *panel, int64_t head_dim, int v, Mask raised, Vector maximum) {
-  const ptrdiff_t lane = (ptrdiff_t)v * VECTOR_FLOATS;
-  const Vector old = lanes_load(panel->reference + lane);
-  const Vector next = lanes_choose(raised, vector_max(old, maximum), old);
-  const Vector change = lanes_choose(raised, old - next, vector_set(0.0F));
-  const Vector factor = lanes_choose(raised, lanes_exp2(change, false), vector_set(1.0F));
-  lanes_store(panel->reference + lane, next);
-  lanes_store(panel->sum + lane, lanes_load(panel->sum + lane) * factor);
-  for (int64_t d = 0; d < head_dim; d++) {
-    float *values = panel->values + d * PANEL + lane;
-    lanes_store(values, lanes_load(values) * factor);
-  }
-}
-
-/* p, words of [key][PANEL] with terms over keys = 2^(score - reference) of all tiles in sight; sum (PANEL) =
- * their sum per query. */
-static void exponentials(const Panel *panel, ForwardBlock *block, const Sight *sight, Word *p,
-                         Vector sum[PANEL_VECTORS]) {
-  Vector start[PANEL_VECTORS];
-  for (int v = 0; v < PANEL_VECTORS; v++) {
-    /* A query that still has none sees nothing here: its start of +inf is masked out of every tile. */
-    start[v] = vector_set(0.0F) - lanes_load(panel->reference + (ptrdiff_t)v * VECTOR_FLOATS);
-    sum[v] = vector_set(0.0F);
-  }
-  for (int64_t t = sight->begin; t < sight->end; t++) {
-    for (int row = 0; row < TILE; row += ROWS) {
-      Tile tile;
-      forward_scores(panel, block, sight, t, row, start, &tile);
-#pragma GCC unroll 8
-      for (int r = 0; r < ROWS; r++) {
-#pragma GCC unroll 3
-        for (int v = 0; v < PANEL_VECTORS; v++) {
-          tile.row[r][v] = lanes_exp2(tile.row[r][v], TERMS > 1);
-          sum[v] += tile.row[r][v];
-        }
-      }
-      tile_store_by_rows(&tile, p + (t * TILE + row) / TERMS * PANEL);
-    }
-  }
-}
-
-/* ---------------------------------------------------------------- folding */
-
-/* values [d][PANEL] += v p over the tiles in sight, or = v p. */
-static void add_values(const Panel *panel, ForwardBlock *block, const Sight *sight, const Word *p,
-                       bool first) {
-  for (int64_t d = 0; d < block->head_dim; d += ROWS) {
-    Tile tile;
-    tile_zero(&tile);
-    for (int64_t t = sight->begin; t < sight->end; t++) {
-      tile_multiply(&tile, PANEL_VECTORS, block->v + (t * block->head_dim + d) * STEP_WORDS, STEP_WORDS, 1,
-                    p + t * STEP_WORDS * PANEL, PANEL, &block->next_v);
-    }
-    if (first) {
-      tile_store(&tile, panel->values + d * PANEL, PANEL);
-    } else {
-      tile_add_to(&tile, PANEL_VECTORS, panel->values + d * PANEL, PANEL);
-    }
-  }
-}
-
-/* Whether no query of the panel has a reference: whether nothing has been folded into it. */
-static bool is_empty(const Panel *panel) {
-  bool empty = true;
-  for (int v = 0; v < PANEL_VECTORS; v++) {
-    const Vector reference = lanes_load(panel->reference + (ptrdiff_t)v * VECTOR_FLOATS);
-    empty = empty && mask_every(lanes_equal(reference, vector_set(-INFINITY)));
-  }
-  return empty;
-}
-
-/* Computes a block again, relative to higher references, for the queries whose sum is too large. */
-static void fold_again(const Panel *panel, ForwardBlock *block, const Sight *sight,
-                       const Mask large[PANEL_VECTORS], Word *p, Vector sum[PANEL_VECTORS]) {
-  Vector maximum[PANEL_VECTORS];
-  largest_scores(panel, block, sight, sight->begin, sight->end, maximum);
-  for (int v = 0; v < PANEL_VECTORS; v++) raise_reference(panel, block->head_dim, v, large[v], maximum[v]);
-  exponentials(panel, block, sight, p, sum);
-}
-
-static void fold_block(const Panel *panel, ForwardBlock *block, const Sight *sight) {
-  _Alignas(64) Word p[KEY_BLOCK / TERMS * PANEL];
-  Vector sum[PANEL_VECTORS];
-  Mask large[PANEL_VECTORS];
-  bool any = false;
-  const bool first = is_empty(panel);
-  find_references(panel, block, sight);
-  exponentials(panel, block, sight, p, sum);
-  for (int v = 0; v < PANEL_VECTORS; v++) {
-    large[v] = lanes_at_least(sum[v], vector_set(SUM_LIMIT));
-    any = any || mask_any(large[v]);
-  }
-  if (any) fold_again(panel, block, sight, large, p, sum);
-  for (int v = 0; v < PANEL_VECTORS; v++) {
-    float *total = panel->sum + (ptrdiff_t)v * VECTOR_FLOATS;
-    lanes_store(total, lanes_load(total) + sum[v]);
-  }
-  add_values(panel, block, sight, p, first);
-}
+/* ---------------------------------------------------------------- blocks */
 
 /* Asks for what a fold reads and writes of a panel. */
 static void fetch_panel(const AttentionDims *dims, const ForwardHead *head, int64_t panel) {
@@ -302,6 +81,14 @@ static void attention_forward_block(Device *device, const AttentionDims *dims, i
 
 /* ---------------------------------------------------------------- begin and end */
 
+/* A panel of the first of `count` queries, to which nothing has been folded. */
+static void begin_panel(int64_t count, const AttentionDims *dims, const Element *q, int64_t stride,
+                        const Panel *to) {
+  pack_panel(count, dims->head_dim, query_factor(dims), q, stride, to->q);
+  memset(to->sum, 0, PANEL * sizeof(float));
+  for (int64_t lane = 0; lane < PANEL; lane++) to->reference[lane] = -INFINITY;
+}
+
 static void attention_forward_begin(Device *device, const AttentionDims *dims, int64_t length, const elem *q,
                                     int64_t stride, void *state) {
   const int64_t d = dims->head_dim;
@@ -313,10 +100,7 @@ static void attention_forward_begin(Device *device, const AttentionDims *dims, i
       poll_within(device, i * dims->heads + h, 2 * PANEL * d);
       const ForwardHead head = forward_head(dims, length, state, h);
       const Panel to = panel_of(dims, &head, i);
-      pack_panel(length - i * PANEL, d, query_factor(dims), (const Element *)q + i * PANEL * stride + h * d,
-                 stride, to.q);
-      memset(to.sum, 0, PANEL * sizeof(float));
-      for (int64_t lane = 0; lane < PANEL; lane++) to.reference[lane] = -INFINITY;
+      begin_panel(length - i * PANEL, dims, (const Element *)q + i * PANEL * stride + h * d, stride, &to);
     }
   }
 }
@@ -356,6 +140,79 @@ static void attention_forward_end(Device *device, const AttentionDims *dims, int
       finish_panel(panel_queries(length, i), d, values + at * d, reference + at, reference + queries + at,
                    (Element *)out + at * stride + h * d, stride, lse + h * length + at);
     }
+  }
+}
+
+/* ---------------------------------------------------------------- a sequence alone */
+
+/* One call of forward_alone. */
+typedef struct Alone {
+  Device *device;
+  const AttentionDims *dims;
+  int64_t length;
+  const int64_t *first_key;
+  const Element *q;
+  int64_t stride;
+  const Word *kv;
+  Element *out;
+  int64_t out_stride;
+  float *lse;
+} Alone;
+
+/* Panels [begin, end) of one head from their queries to their output; `memory` is the state of so many. */
+static void panels_alone(const Alone *call, int64_t head, int64_t begin, int64_t end, Word *memory) {
+  const AttentionDims *dims = call->dims;
+  const int64_t row = begin * PANEL;
+  const int64_t column = head * dims->head_dim;
+  const int64_t key_head = head / (dims->heads / dims->kv_heads);
+  const QueryRun run = {
+      .length = min_of(end * PANEL, call->length) - row, .start = row, .first_key = call->first_key + row};
+  const ForwardHead state = forward_head_at(dims, run.length, memory);
+  for (int64_t i = 0; i < end - begin; i++) {
+    const Panel to = panel_of(dims, &state, i);
+    begin_panel(run.length - i * PANEL, dims, call->q + (row + i * PANEL) * call->stride + column,
+                call->stride, &to);
+  }
+  fold_keys(call->device, dims, &state, &run, 0, end - begin, call->length, 0,
+            call->kv + key_head * 2 * kv_words(dims, call->length));
+  for (int64_t i = 0; i < end - begin; i++) {
+    const Panel from = panel_of(dims, &state, i);
+    const int64_t at = row + i * PANEL;
+    finish_panel(panel_queries(run.length, i), dims->head_dim, from.values, from.reference, from.sum,
+                 call->out + at * call->out_stride + column, call->out_stride,
+                 call->lse + head * call->length + at);
+  }
+  if (call->device->pairs != NULL) {
+    device_count_pairs(call->device, sight_pairs(&run, 0, end - begin, 0, call->length));
+  }
+}
+
+static void attention_forward_alone(Device *device, const AttentionDims *dims, int64_t length,
+                                    const int64_t *first_key, const elem *q, int64_t stride, const void *kv,
+                                    void *state, elem *out, int64_t out_stride, float *lse) {
+  const Alone call = {.device = device,
+                      .dims = dims,
+                      .length = length,
+                      .first_key = first_key,
+                      .q = q,
+                      .stride = stride,
+                      .kv = kv,
+                      .out = out,
+                      .out_stride = out_stride,
+                      .lse = lse};
+  const int64_t panels = panel_count(length);
+  const int64_t all = dims->heads * panels;
+  const int team = (int)min_of(team_size(device, dims->heads * length * length * dims->head_dim / 8), all);
+  if (all == 0) return;
+  /* Every thread has a place in the state, where its panels stay in its cache from begin to end. */
+  const int64_t size = min_of(min_of(TASK_PANELS, panels), all / team);
+  const int64_t words = forward_head_words(dims, size * PANEL);
+  const int64_t parts = (panels + size - 1) / size;
+#pragma omp parallel for num_threads(team) if (team > 1) schedule(dynamic)
+  for (int64_t task = 0; task < parts * dims->heads; task++) {
+    const int64_t begin = (parts - 1 - task / dims->heads) * size;
+    panels_alone(&call, task % dims->heads, begin, min_of(begin + size, panels),
+                 (Word *)state + team_member() * words);
   }
 }
 

@@ -25,6 +25,10 @@
 #include "kernels/device.h"
 #include "kernels/ops.h"
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
 enum {
   TILE = 8,       /* keys of a tile */
   KEY_BLOCK = 192 /* keys whose scores are held at a time */
@@ -76,6 +80,15 @@ static inline int64_t panel_queries(int64_t length, int64_t panel) {
 /* Threads for a loop of about `steps` vector operations: one where starting more would take as long. */
 static inline int team_size(const Device *device, int64_t steps) {
   return steps < 50000 ? 1 : device->threads;
+}
+
+/* The number of this thread in its team. */
+static inline int team_member(void) {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
 }
 
 #endif

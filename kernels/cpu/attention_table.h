@@ -76,8 +76,8 @@ static int64_t attention_heads_at_once(const AttentionDims *dims, int64_t length
     .backward_bytes = attention_backward_bytes, .pack_kv = attention_pack_kv,                                \
     .unpack_dkv = attention_unpack_dkv, .forward_begin = attention_forward_begin,                            \
     .forward_block = attention_forward_block, .forward_end = attention_forward_end,                          \
-    .backward_begin = attention_backward_begin, .backward_block = attention_backward_block,                  \
-    .backward_end = attention_backward_end,                                                                  \
+    .forward_alone = attention_forward_alone, .backward_begin = attention_backward_begin,                    \
+    .backward_block = attention_backward_block, .backward_end = attention_backward_end,                      \
   }
 
 #endif

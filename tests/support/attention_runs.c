@@ -240,6 +240,30 @@ static void pack_keys(Work *w) {
   }
 }
 
+/* forward_alone of the whole sequence gives the bytes of out and lse, and leaves the holes alone. */
+static void check_alone(const Work *w, const elem *out, const float *lse) {
+  const AttentionDims *dims = &w->in->dims;
+  const int64_t length = w->c->length;
+  const size_t out_bytes = (size_t)(length * w->in->q_stride) * w->device->ops.elem_size;
+  const size_t lse_bytes = (size_t)(length * dims->heads) * sizeof *lse;
+  void *state = attention_dirty(w->device, w->ops->forward_bytes(dims, length));
+  elem *alone = attention_dirty(w->device, out_bytes);
+  float *alone_lse = attention_dirty(w->device, lse_bytes);
+  void *bytes[2] = {attention_memory(out_bytes + lse_bytes), attention_memory(out_bytes + lse_bytes)};
+  w->ops->forward_alone(w->device, dims, length, w->first_key, w->q, w->in->q_stride, w->kv[0], state, alone,
+                        w->in->q_stride, alone_lse);
+  device_read(w->device, bytes[0], out, out_bytes);
+  device_read(w->device, (char *)bytes[0] + out_bytes, lse, lse_bytes);
+  device_read(w->device, bytes[1], alone, out_bytes);
+  device_read(w->device, (char *)bytes[1] + out_bytes, alone_lse, lse_bytes);
+  if (memcmp(bytes[0], bytes[1], out_bytes + lse_bytes) != 0) fail_msg("%s: not the same alone", w->c->name);
+  free(bytes[0]);
+  free(bytes[1]);
+  device_free(w->device, alone_lse);
+  device_free(w->device, alone);
+  device_free(w->device, state);
+}
+
 /* out (length, H, D) with holes, lse (H, length) of one run of queries. */
 static void run_forward(Work *w, int64_t query, elem *out, float *lse) {
   const AttentionDims *dims = &w->in->dims;
@@ -255,6 +279,10 @@ static void run_forward(Work *w, int64_t query, elem *out, float *lse) {
   }
   w->ops->forward_end(w->device, dims, run.length, state, out, w->in->q_stride, lse);
   device_free(w->device, state);
+  if (w->ops->forward_alone != NULL && w->c->origin == 0 && run.length == w->c->length &&
+      run_count(w->c, key_run_size(w->c)) == 1) {
+    check_alone(w, out, lse);
+  }
 }
 
 /* dq (length, H, D) with holes of one run of queries; adds to the runs' dkv. */

@@ -110,16 +110,15 @@ typedef struct Cut {
   int32_t *chunks;
   int32_t *tokens;
   int32_t *targets;
-  int64_t *starts; /* of documents, in the whole sequences */
-  int64_t *offsets;
+  Documents documents;
+  uint64_t *marks; /* of them */
 } Cut;
 
 static void free_cut(Cut *cut) {
   free(cut->chunks);
   free(cut->tokens);
   free(cut->targets);
-  free(cut->starts);
-  free(cut->offsets);
+  free(cut->marks);
 }
 
 static Status cut_sequences(const GptCase *test, int ring_size, Cut *cut, Error *error) {
@@ -139,7 +138,7 @@ static Status cut_sequences(const GptCase *test, int ring_size, Cut *cut, Error 
 static Status allocate_cut(const TestRank *rank, const Shared *shared, int64_t first, int64_t sequences,
                            Cut *cut, Error *error) {
   const GptCase *test = shared->test;
-  void *memory[4] = {NULL};
+  void *memory[3] = {NULL};
   cut->sequences = sequences;
   cut->first = first;
   cut->rank = rank->ring->rank;
@@ -149,11 +148,11 @@ static Status allocate_cut(const TestRank *rank, const Shared *shared, int64_t f
   cut->tokens = memory[0];
   TRY(memory_alloc(rows, sizeof(int32_t), "targets", &memory[1], error));
   cut->targets = memory[1];
-  const size_t positions = (size_t)(cut->sequences * test->sequence_length);
-  TRY(memory_alloc(positions, sizeof(int64_t), "starts", &memory[2], error));
-  cut->starts = memory[2];
-  TRY(memory_alloc((size_t)cut->sequences + 1, sizeof(int64_t), "offsets", &memory[3], error));
-  cut->offsets = memory[3];
+  cut->documents.words = documents_words(test->sequence_length);
+  const size_t words = (size_t)(cut->sequences * cut->documents.words);
+  TRY(memory_alloc(words, sizeof(uint64_t), "marks", &memory[2], error));
+  cut->marks = memory[2];
+  cut->documents.marks = cut->marks;
   return STATUS_OK;
 }
 
@@ -166,19 +165,16 @@ static int64_t global_index(const GptCase *test, const Cut *cut, int64_t row) {
 
 static void fill_cut(const GptCase *test, const Shared *shared, Cut *cut) {
   const int64_t length = test->sequence_length;
-  int64_t starts = 0;
   for (int64_t row = 0; row < cut->sequences * cut->layout.local_length; row++) {
     const int64_t i = global_index(test, cut, row);
     cut->tokens[row] = i < 0 ? 0 : shared->tokens[i];
     cut->targets[row] = i < 0 ? IGNORED_TARGET : shared->targets[i];
   }
   for (int64_t i = 0; i < cut->sequences * length; i++) {
-    if (i % length == 0) cut->offsets[i / length] = starts;
     if (i % length > 0 && shared->tokens[cut->first * length + i - 1] == END_OF_DOCUMENT) {
-      cut->starts[starts++] = i % length;
+      documents_mark(cut->marks + i / length * cut->documents.words, i % length);
     }
   }
-  cut->offsets[cut->sequences] = starts;
 }
 
 static Status collect(TestRank *rank, Model *model, Shared *shared, LossSum loss, Error *error) {
@@ -237,8 +233,7 @@ static Status run_cut(TestRank *rank, Model *model, Model *evaluator, Shared *sh
                       .first_draw = test->first_draw + first,
                       .tokens = cut.tokens,
                       .targets = cut.targets};
-  const Documents documents = {.sequences = cut.sequences, .offsets = cut.offsets, .starts = cut.starts};
-  if (test->document_mask) batch.documents = &documents;
+  if (test->document_mask) batch.documents = &cut.documents;
   TRY_GOTO(model_forward_backward(model, &batch, NULL, error), done);
   status = evaluate(evaluator, test, &batch, &cut, shared, error);
 done:

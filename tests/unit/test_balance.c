@@ -10,20 +10,16 @@
 #include "tests/support/expect.h"
 #include "tests/support/unit.h"
 
-enum { MOST_STARTS = 4096, MOST_SEQUENCES = 4 };
+enum { MOST_WORDS = 4096 };
 
-/* Documents of a batch that are made by chance. */
-typedef struct Made {
-  int64_t offsets[MOST_SEQUENCES + 1];
-  int64_t starts[MOST_STARTS];
-} Made;
-
-/* Lengths of documents between 1 and `longest`, short ones as likely as long ones in every power of two. */
+/* The marks of documents that are made by chance: lengths between 1 and `longest`, short ones as likely as
+ * long ones in every power of two. */
 static Documents make_documents(int64_t sequences, int64_t length, int64_t longest, uint64_t seed,
-                                Made *made) {
+                                uint64_t marks[MOST_WORDS]) {
+  const int64_t words = documents_words(length);
   Random random = {seed};
-  int64_t count = 0;
-  made->offsets[0] = 0;
+  assert_true(sequences * words <= MOST_WORDS);
+  memset(marks, 0, MOST_WORDS * sizeof *marks);
   for (int64_t b = 0; b < sequences; b++) {
     int64_t position = 0;
     for (;;) {
@@ -31,12 +27,10 @@ static Documents make_documents(int64_t sequences, int64_t length, int64_t longe
       while (most < longest && random_below(&random, 8) > 0) most *= 2;
       position += 1 + random_below(&random, most < longest ? most : longest);
       if (position >= length) break;
-      assert_true(count < MOST_STARTS);
-      made->starts[count++] = position;
+      documents_mark(marks + b * words, position);
     }
-    made->offsets[b + 1] = count;
   }
-  return (Documents){.sequences = sequences, .offsets = made->offsets, .starts = made->starts};
+  return (Documents){.words = words, .marks = marks};
 }
 
 /* The rank that has a position. */
@@ -51,17 +45,14 @@ static int owner_of(const Layout *layout, int64_t b, int64_t position) {
 }
 
 /* The same sums, pair by pair. */
-static Balance count_pairs(const Layout *layout, const Documents *documents, int64_t window) {
+static Balance count_pairs(const Layout *layout, int64_t sequences, const Documents *documents,
+                           int64_t window) {
   int64_t hop[8][8] = {{0}};
   Balance balance = {0};
-  for (int64_t b = 0; b < documents->sequences; b++) {
+  for (int64_t b = 0; b < sequences; b++) {
     int64_t document = 0;
-    int64_t next = documents->offsets[b];
     for (int64_t query = 0; query < layout->sequence_length; query++) {
-      if (next < documents->offsets[b + 1] && documents->starts[next] == query) {
-        document = query;
-        next++;
-      }
+      if (documents_marked(documents, b, query)) document = query;
       const int reader = owner_of(layout, b, query);
       for (int64_t key = document; key <= query; key++) {
         if (window > 0 && query - key >= window) continue;
@@ -107,11 +98,11 @@ static void check_chunks(const Layout *layout, int64_t sequences) {
 /* The work that is told, of zigzag and of what was chosen, is that of the layout. */
 static void test_pairs(void **state) {
   (void)state;
-  static Made made;
+  static uint64_t marks[MOST_WORDS];
   for (int ring = 1; ring <= 5; ring++) {
     for (int64_t window = 0; window <= 40; window += 20) {
       const int64_t length = 130 + ring;
-      const Documents documents = make_documents(2, length, 100, (uint64_t)(ring + window), &made);
+      const Documents documents = make_documents(2, length, 100, (uint64_t)(ring + window), marks);
       Layout layout = ring == 1 ? layout_zigzag(length, 1) : layout_cut(length, ring, 8);
       int32_t chunks[2 * 5 * 8];
       Balancer balancer;
@@ -119,12 +110,12 @@ static void test_pairs(void **state) {
       Error error = {0};
       expect_ok(balancer_create(&layout, 2, window, &balancer, &error), &error);
       balancer_measure_zigzag(&balancer, &documents, &told);
-      Balance counted = count_pairs(&layout, &documents, window);
+      Balance counted = count_pairs(&layout, 2, &documents, window);
       check_same(&told, &counted);
       balancer_choose(&balancer, &documents, chunks, &told);
       layout.chunks = chunks;
       check_chunks(&layout, 2);
-      counted = count_pairs(&layout, &documents, window);
+      counted = count_pairs(&layout, 2, &documents, window);
       check_same(&told, &counted);
       balancer_free(&balancer);
     }
@@ -135,14 +126,14 @@ static void test_pairs(void **state) {
  * in at least some batches, or nothing is proved. */
 static void test_even(void **state) {
   (void)state;
-  static Made made;
+  static uint64_t marks[MOST_WORDS];
   const int rings[] = {2, 4, 8};
   int uneven = 0;
   for (int r = 0; r < 3; r++) {
     for (uint64_t seed = 0; seed < 40; seed++) {
       const int64_t sequences = 1 + (int64_t)(seed % 3);
       const int64_t length = 16384 + 37 * (int64_t)seed;
-      const Documents documents = make_documents(sequences, length, 8192, seed, &made);
+      const Documents documents = make_documents(sequences, length, 8192, seed, marks);
       const Layout layout = layout_packed(length, rings[r]);
       int32_t chunks[3 * 128];
       Balancer balancer;
@@ -168,8 +159,8 @@ static void test_even(void **state) {
 static void test_zigzag_stays(void **state) {
   (void)state;
   for (int ring = 2; ring <= 8; ring++) {
-    const int64_t offsets[2] = {0, 0};
-    const Documents none = {.sequences = 1, .offsets = offsets};
+    static const uint64_t marks[65536 / 64];
+    const Documents none = {.words = 65536 / 64, .marks = marks};
     Layout layout = layout_packed(65536, ring);
     const Layout zigzag = layout;
     int32_t chunks[8 * 16];

@@ -70,13 +70,15 @@ static void test_summary(void **state) {
   }
 }
 
-/* Behind elem_size there are pointers to functions alone, and none is missing. */
+/* Behind elem_size there are pointers to functions alone, and none is missing but the one that a device may
+ * do without. */
 static void test_no_entry_is_missing(void **state) {
   (void)state;
   Device *device = open_device();
   const unsigned char *at = (const unsigned char *)&device->ops;
   for (size_t i = offsetof(Ops, attention); i < sizeof(Ops); i += sizeof(void *)) {
     const unsigned char none[sizeof(void *)] = {0};
+    if (i == offsetof(Ops, attention.forward_alone)) continue;
     assert_memory_not_equal(at + i, none, sizeof none);
   }
   close_device(device);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/arena.h"
 #include "kernels/base/memory.h"
 #include "kernels/cpu/cpu_device.h"
 #include "model/decoder.h"
@@ -296,34 +297,37 @@ static void test_window_over_blocks(void **state) {
   free(tokens);
 }
 
-/* Memory follows what can be seen, and a second text takes none. */
+/* Memory follows what can be seen: whole blocks of the text, or as many as a window and a chunk touch. */
 static void test_blocks(void **state) {
   (void)state;
   const AttentionDims dims = {.heads = 1, .kv_heads = 1, .head_dim = 8, .scale = 1.0F};
-  const int64_t most = 10 * KV_BLOCK;
+  const struct {
+    int64_t most, kept, blocks;
+  } cases[] = {
+      {1, 1, 1},
+      {KV_BLOCK, KV_BLOCK, 1},
+      {KV_BLOCK + 1, KV_BLOCK + 1, 2},
+      {10 * KV_BLOCK, 10 * KV_BLOCK, 10},
+      {10 * KV_BLOCK, 1, 1},
+      {10 * KV_BLOCK, 2, 2},
+      {10 * KV_BLOCK, KV_BLOCK + 1, 2},
+      {10 * KV_BLOCK, KV_BLOCK + 2, 3},
+      {INT64_C(1) << 40, 2 * KV_BLOCK, 3},
+  };
   Error error = {0};
   Device *device = NULL;
-  KvCache *cache = NULL;
   expect_ok(cpu_device_create(1, ELEMENT_F32, &device, &error), &error);
-  expect_ok(kv_cache_create(device, &dims, 2, most, &cache, &error), &error);
-  assert_int_equal(kv_cache_blocks(cache), 0);
-  expect_ok(kv_cache_reserve(cache, 1, &error), &error);
-  assert_int_equal(kv_cache_blocks(cache), 1);
-  expect_ok(kv_cache_reserve(cache, KV_BLOCK, &error), &error);
-  assert_int_equal(kv_cache_blocks(cache), 1);
-  for (int64_t end = KV_BLOCK + 1; end <= most; end += 100) {
-    expect_ok(kv_cache_reserve(cache, end, &error), &error);
-    kv_cache_forget(cache, end - KV_BLOCK / 2);
-    assert_int_equal(kv_cache_blocks(cache), 2);
+  const size_t tail = 2 * KV_BLOCK * 2 * 8 * sizeof(float);
+  const KvCacheOptions one = {.dims = dims, .layers = 2, .most_tokens = 1, .kept = 1};
+  const size_t block = kv_cache_bytes(&device->ops, &one) - tail;
+  assert_true(block >= tail);
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const KvCacheOptions options = {
+        .dims = dims, .layers = 2, .most_tokens = cases[i].most, .kept = cases[i].kept};
+    assert_int_equal(kv_cache_bytes(&device->ops, &options), (size_t)cases[i].blocks * block + tail);
   }
-  kv_cache_reset(cache);
-  assert_int_equal(kv_cache_blocks(cache), 2);
-  expect_ok(kv_cache_reserve(cache, most, &error), &error);
-  assert_int_equal(kv_cache_blocks(cache), 10);
-  kv_cache_reset(cache);
-  expect_ok(kv_cache_reserve(cache, most, &error), &error);
-  assert_int_equal(kv_cache_blocks(cache), 10);
-  kv_cache_destroy(cache);
+  const KvCacheOptions all = {.dims = dims, .layers = 2, .most_tokens = INT64_MAX, .kept = INT64_MAX};
+  assert_true(kv_cache_bytes(&device->ops, &all) == ARENA_TOO_LARGE);
   device_destroy(device);
 }
 

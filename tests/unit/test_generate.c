@@ -13,6 +13,7 @@
 #include "checkpoints/checkpoint.h"
 #include "data/prepare.h"
 #include "kernels/base/file.h"
+#include "kernels/base/memory.h"
 #include "model/model.h"
 #include "tests/support/expect.h"
 #include "tests/support/program.h"
@@ -575,6 +576,30 @@ static void test_errors(void **state) {
   }
 }
 
+/* A text that does not fit is refused before its first token, with one that would. */
+static void test_no_memory_for_the_text(void **state) {
+  (void)state;
+  enum { TOKENS = 2000000000 };
+  const size_t token = (size_t)(2 * plain.model.num_hidden_layers * plain.model.num_key_value_heads *
+                                (plain.model.hidden_size / plain.model.num_attention_heads)) *
+                       sizeof(float);
+  if (memory_available() / token >= TOKENS) skip();
+  char arguments[PATH_MAX + 64];
+  char *path = training_checkpoint(&plain, STEPS, "");
+  (void)snprintf(arguments, sizeof arguments, "--checkpoint '%s' --tokens %d --prompt a", path, TOKENS);
+  Outcome outcome = run(arguments);
+  assert_int_equal(outcome.status, STATUS_SYSTEM);
+  assert_int_equal(outcome.bytes, 0);
+  assert_non_null(strstr(outcome.error, "no memory for a text of 2000000000 tokens: the model, its keys"));
+  const char *fits = strstr(outcome.error, "; --tokens ");
+  assert_non_null(fits);
+  const long long tokens = strtoll(fits + strlen("; --tokens "), NULL, 10);
+  assert_true(tokens > 0 && (size_t)tokens * token < SIZE_MAX / 2);
+  assert_true((size_t)tokens * token <= memory_available() + ((size_t)1 << 30));
+  release(&outcome);
+  free(path);
+}
+
 static void test_output_that_cannot_be_written(void **state) {
   (void)state;
   char arguments[PATH_MAX + 256];
@@ -602,6 +627,7 @@ int main(void) {
       cmocka_unit_test(test_control_characters),
       cmocka_unit_test(test_progress),
       cmocka_unit_test(test_errors),
+      cmocka_unit_test(test_no_memory_for_the_text),
       cmocka_unit_test(test_output_that_cannot_be_written),
       cmocka_unit_test(test_lost_tokenizer),
   };

@@ -215,7 +215,7 @@ static void check_batch(const Batch *batch, int ring_rank, int64_t first) {
   const int32_t *tokens = batch->tokens;
   const int32_t *targets = batch->targets;
   assert_int_equal(batch->first_draw, first);
-  assert_int_equal(batch->document_offsets[batch->sequences], 0);
+  assert_null(batch->document_marks);
   for (int64_t b = 0; b < batch->sequences; b++) {
     Whole whole = make_whole(&options, first + b, 100);
     assert_int_equal(batch->samples[b], first + b);

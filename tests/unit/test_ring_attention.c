@@ -102,22 +102,18 @@ static Status check_traffic(const TestRank *rank, const AttentionDims *dims, con
   return STATUS_OK;
 }
 
-/* The same starts for both sequences. */
-typedef struct Starts {
-  int64_t starts[32];
-  int64_t offsets[SEQUENCES + 1];
-} Starts;
+enum { MOST_WORDS = 4 };
 
-static Documents list_documents(const Case *test, Starts *out) {
-  int64_t count = 0;
-  out->offsets[0] = 0;
-  for (int b = 0; b < SEQUENCES; b++) {
+/* The same starts for both sequences. */
+static Documents mark_documents(const Case *test, uint64_t marks[SEQUENCES * MOST_WORDS]) {
+  const int64_t words = documents_words(test->length);
+  memset(marks, 0, SEQUENCES * MOST_WORDS * sizeof *marks);
+  for (int64_t b = 0; b < SEQUENCES; b++) {
     for (int64_t i = 0; test->starts != NULL && test->starts[i] >= 0; i++) {
-      out->starts[count++] = test->starts[i];
+      documents_mark(marks + b * words, test->starts[i]);
     }
-    out->offsets[b + 1] = count;
   }
-  return (Documents){.sequences = SEQUENCES, .offsets = out->offsets, .starts = out->starts};
+  return (Documents){.words = words, .marks = marks};
 }
 
 /* How the ranks cut the sequences; the chunks, where they are scattered, go to `chunks`. */
@@ -139,9 +135,9 @@ static Status run_rank(TestRank *rank, void *context, Error *error) {
   Case *test = context;
   const AttentionDims dims = {.heads = HEADS, .kv_heads = KV_HEADS, .head_dim = DIM, .scale = 0.25F};
   int32_t chunks[SEQUENCES * MOST_CHUNKS];
-  Starts starts;
+  uint64_t marks[SEQUENCES * MOST_WORDS];
   const Layout layout = layout_of(test, rank->ring->size, chunks);
-  const Documents documents = list_documents(test, &starts);
+  const Documents documents = mark_documents(test, marks);
   RingAttention *attention = NULL;
   Tensors t = {NULL};
   Status status = STATUS_OK;
