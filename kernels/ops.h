@@ -82,11 +82,11 @@ typedef struct AttentionOps {
                       int64_t stride, float *lse);
 
   /* All of it in one, bit for bit, where the queries are a whole sequence from position 0 on and kv its keys:
-   * what begins and ends a query stays in caches. `state` (forward_bytes) is worked in, out is of row stride
-   * out_stride. NULL where a device gains nothing by it. */
+   * there is no state, and what begins and ends a query stays in caches. out is of row stride out_stride.
+   * NULL where a device gains nothing by it. */
   void (*forward_alone)(Device *device, const AttentionDims *dims, int64_t length, const int64_t *first_key,
-                        const elem *q, int64_t stride, const void *kv, void *state, elem *out,
-                        int64_t out_stride, float *lse);
+                        const elem *q, int64_t stride, const void *kv, elem *out, int64_t out_stride,
+                        float *lse);
 
   /* Backward: begin with the final out and lse of all keys and the gradient dout (length, H, D), out and dout
    * of row stride `out_stride`; each block adds to dkv and to the state's dq; end writes dq (length, H, D) of

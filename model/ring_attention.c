@@ -133,9 +133,7 @@ static void measure_chunks(RingAttention *attention, bool backward) {
   const AttentionDims *dims = &attention->group;
   const int64_t length = attention->layout.chunk_length;
   const size_t chunks = (size_t)(attention->sequences * layout_rank_chunks(&attention->layout));
-  const size_t forward_chunk = ops->forward_bytes(dims, length);
-  const size_t backward_chunk = backward ? ops->backward_bytes(dims, length) : 0;
-  attention->state_chunk = forward_chunk > backward_chunk ? forward_chunk : backward_chunk;
+  attention->state_chunk = ring_state_bytes(ops, dims, &attention->layout, backward);
   attention->kv_chunk = ops->kv_bytes(dims, length);
   attention->dkv_chunk = ops->dkv_bytes(dims, length);
   attention->kv_message = chunks * attention->kv_chunk;
@@ -404,7 +402,6 @@ static void forward_alone(RingAttention *attention, const elem *qkv, elem *out, 
         (const int64_t *)attention->first_key.memory + place.row,
         (const char *)qkv + qkv_offset(attention, place.row, PART_Q), qkv_stride(attention),
         at(&attention->kv[0], place.chunk, attention->kv_chunk),
-        at(&attention->states, place.chunk, attention->state_chunk),
         (char *)out + out_offset(attention, place.row), out_stride(attention),
         lse + lse_offset(attention, place.row, run));
   }
@@ -414,7 +411,7 @@ static void forward_alone(RingAttention *attention, const elem *qkv, elem *out, 
 static Status forward_group(RingAttention *attention, const elem *qkv, elem *out, float *lse, Error *error) {
   int current = 0;
   pack_own_keys(attention, qkv, &attention->kv[0]);
-  if (attention->ring->size == 1 && attention->device->ops.attention.forward_alone != NULL) {
+  if (ring_is_alone(&attention->device->ops.attention, &attention->layout)) {
     forward_alone(attention, qkv, out, lse);
     return device_check(attention->device, error);
   }

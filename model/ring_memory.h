@@ -27,10 +27,18 @@ typedef enum RingBuffer {
  * and values of all heads travel in one message. */
 AttentionDims ring_group(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout);
 
+/* Whether a forward pass has all keys from the start and the device computes it at once
+ * (AttentionOps.forward_alone). */
+bool ring_is_alone(const AttentionOps *ops, const Layout *layout);
+
 /* Which of PHASES_ATTENTION and PHASES_D_ATTENTION (model/phases.h) are as one, so that what is in use in one
- * of their phases is in use in all: these come again for every group of heads, or a device computes them at
- * once (AttentionOps.forward_alone). */
+ * of their phases is in use in all: they come again for every group of heads, or are computed at once. */
 uint32_t ring_joined_phases(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout);
+
+/* Bytes of the state of the group's heads in one chunk, for a forward pass and with `backward` for the other.
+ */
+size_t ring_state_bytes(const AttentionOps *ops, const AttentionDims *group, const Layout *layout,
+                        bool backward);
 
 /* The bytes of each buffer for batches of `sequences` sequences cut as `layout`, with `backward` also for
  * their gradients, and the phases (model/phases.h) in which it matters. Those that are not needed have no

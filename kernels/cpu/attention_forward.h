@@ -4,8 +4,10 @@
 #define RINGGPT_CPU_ATTENTION_FORWARD_H
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/memory.h"
 #include "kernels/cpu/attention_forward_products.h"
 #include "kernels/cpu/attention_pack.h"
 #include "kernels/cpu/poll.h"
@@ -187,9 +189,28 @@ static void panels_alone(const Alone *call, int64_t head, int64_t begin, int64_t
   }
 }
 
+/* Panels of one task of a team: as few as give every thread one. */
+static int64_t panels_of_task(const AttentionDims *dims, int64_t panels, int team) {
+  return clamp(dims->heads * panels / team, 1, min_of(TASK_PANELS, panels));
+}
+
+/* Every thread has memory for the panels of a task, which stay in its cache from begin to end. */
+static void share_panels(const Alone *call, int team, int64_t size, Word *memory) {
+  const AttentionDims *dims = call->dims;
+  const int64_t panels = panel_count(call->length);
+  const int64_t parts = (panels + size - 1) / size;
+  const int64_t words = forward_head_words(dims, size * PANEL);
+#pragma omp parallel for num_threads(team) if (team > 1) schedule(dynamic)
+  for (int64_t task = 0; task < parts * dims->heads; task++) {
+    const int64_t begin = (parts - 1 - task / dims->heads) * size;
+    panels_alone(call, task % dims->heads, begin, min_of(begin + size, panels),
+                 memory + team_member() * words);
+  }
+}
+
 static void attention_forward_alone(Device *device, const AttentionDims *dims, int64_t length,
                                     const int64_t *first_key, const elem *q, int64_t stride, const void *kv,
-                                    void *state, elem *out, int64_t out_stride, float *lse) {
+                                    elem *out, int64_t out_stride, float *lse) {
   const Alone call = {.device = device,
                       .dims = dims,
                       .length = length,
@@ -200,20 +221,19 @@ static void attention_forward_alone(Device *device, const AttentionDims *dims, i
                       .out = out,
                       .out_stride = out_stride,
                       .lse = lse};
+  const int team = team_size(device, dims->heads * length * length * dims->head_dim / 8);
   const int64_t panels = panel_count(length);
-  const int64_t all = dims->heads * panels;
-  const int team = (int)min_of(team_size(device, dims->heads * length * length * dims->head_dim / 8), all);
-  if (all == 0) return;
-  /* Every thread has a place in the state, where its panels stay in its cache from begin to end. */
-  const int64_t size = min_of(min_of(TASK_PANELS, panels), all / team);
-  const int64_t words = forward_head_words(dims, size * PANEL);
-  const int64_t parts = (panels + size - 1) / size;
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(dynamic)
-  for (int64_t task = 0; task < parts * dims->heads; task++) {
-    const int64_t begin = (parts - 1 - task / dims->heads) * size;
-    panels_alone(&call, task % dims->heads, begin, min_of(begin + size, panels),
-                 (Word *)state + team_member() * words);
+  if (panels == 0) return;
+  const int64_t size = panels_of_task(dims, panels, team);
+  const size_t words = (size_t)(team * forward_head_words(dims, size * PANEL));
+  Error error = {0};
+  void *memory = NULL;
+  if (memory_alloc(words, sizeof(Word), "attention forward", &memory, &error) != STATUS_OK) {
+    device_fail(device, error.status, "%s", error.text);
+    return;
   }
+  share_panels(&call, team, size, memory);
+  free(memory);
 }
 
 #endif

@@ -111,7 +111,7 @@ static void forward_heads(Device *device, const Attention *a, int64_t kv_head) {
   pack(device, a, kv_head);
   if (a->runs == 1 && ops->forward_alone != NULL) {
     ops->forward_alone(device, &a->group, a->run, a->first_key, at(a, a->q, 0, heads, head), row, a->kv,
-                       a->state, at(a, a->out, 0, heads, head), row, a->lse + head * a->run);
+                       at(a, a->out, 0, heads, head), row, a->lse + head * a->run);
     return;
   }
   for (int64_t i = 0; i < a->runs; i++) {

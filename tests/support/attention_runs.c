@@ -246,11 +246,10 @@ static void check_alone(const Work *w, const elem *out, const float *lse) {
   const int64_t length = w->c->length;
   const size_t out_bytes = (size_t)(length * w->in->q_stride) * w->device->ops.elem_size;
   const size_t lse_bytes = (size_t)(length * dims->heads) * sizeof *lse;
-  void *state = attention_dirty(w->device, w->ops->forward_bytes(dims, length));
   elem *alone = attention_dirty(w->device, out_bytes);
   float *alone_lse = attention_dirty(w->device, lse_bytes);
   void *bytes[2] = {attention_memory(out_bytes + lse_bytes), attention_memory(out_bytes + lse_bytes)};
-  w->ops->forward_alone(w->device, dims, length, w->first_key, w->q, w->in->q_stride, w->kv[0], state, alone,
+  w->ops->forward_alone(w->device, dims, length, w->first_key, w->q, w->in->q_stride, w->kv[0], alone,
                         w->in->q_stride, alone_lse);
   device_read(w->device, bytes[0], out, out_bytes);
   device_read(w->device, (char *)bytes[0] + out_bytes, lse, lse_bytes);
@@ -261,7 +260,6 @@ static void check_alone(const Work *w, const elem *out, const float *lse) {
   free(bytes[1]);
   device_free(w->device, alone_lse);
   device_free(w->device, alone);
-  device_free(w->device, state);
 }
 
 /* out (length, H, D) with holes, lse (H, length) of one run of queries. */
