@@ -37,6 +37,29 @@ typedef struct AttentionDims {
   float scale;      /* factor on q . k, usually 1 / sqrt(D) */
 } AttentionDims;
 
+/* A whole sequence, from position 0 on. */
+typedef struct AttentionSequence {
+  int64_t length;
+  const int64_t *first_key; /* (length) */
+  const elem *q;            /* (length, H, D) */
+  const elem *k, *v;        /* (length, KV, D) */
+  int64_t q_stride;         /* elements from row to row of q and its gradient, */
+  int64_t kv_stride;        /* of k, v and theirs, */
+  int64_t out_stride;       /* and of out and its own */
+  void *kv;                 /* (kv_bytes) worked in */
+} AttentionSequence;
+
+/* What its backward pass reads and writes besides. */
+typedef struct AttentionGradients {
+  const elem *out;  /* (length, H, D) */
+  const float *lse; /* (H, length) */
+  const elem *dout; /* (length, H, D) */
+  void *state;      /* (backward_bytes) worked in */
+  void *dkv;        /* (dkv_bytes) worked in, whatever it holds */
+  elem *dq;         /* (length, H, D) */
+  elem *dk, *dv;    /* (length, KV, D) */
+} AttentionGradients;
+
 /* Attention in blocks: a run of queries against a run of keys, each a range of consecutive global positions.
  * Query i at position query_start + i sees the keys at positions first_key[i] ... query_start + i: causal,
  * document and sliding-window masks in one form. first_key never falls with i; a value beyond the query's own
@@ -81,13 +104,6 @@ typedef struct AttentionOps {
   void (*forward_end)(Device *device, const AttentionDims *dims, int64_t length, const void *state, elem *out,
                       int64_t stride, float *lse);
 
-  /* All of it in one, bit for bit, where the queries are a whole sequence from position 0 on and kv its keys:
-   * there is no state, and what begins and ends a query stays in caches. out is of row stride out_stride.
-   * NULL where a device gains nothing by it. */
-  void (*forward_alone)(Device *device, const AttentionDims *dims, int64_t length, const int64_t *first_key,
-                        const elem *q, int64_t stride, const void *kv, elem *out, int64_t out_stride,
-                        float *lse);
-
   /* Backward: begin with the final out and lse of all keys and the gradient dout (length, H, D), out and dout
    * of row stride `out_stride`; each block adds to dkv and to the state's dq; end writes dq (length, H, D) of
    * row stride `stride`. */
@@ -99,6 +115,14 @@ typedef struct AttentionOps {
                          const void *kv, void *dkv);
   void (*backward_end)(Device *device, const AttentionDims *dims, int64_t length, const void *state, elem *dq,
                        int64_t stride);
+
+  /* All of a pass in one, bit for bit, packing included, for a sequence whose keys are all here: what is made
+   * on the way stays in caches, and forward needs no state. Both or none (NULL), where a device gains nothing
+   * by it. */
+  void (*forward_alone)(Device *device, const AttentionDims *dims, const AttentionSequence *sequence,
+                        elem *out, float *lse);
+  void (*backward_alone)(Device *device, const AttentionDims *dims, const AttentionSequence *sequence,
+                         const AttentionGradients *gradients);
 } AttentionOps;
 
 /* One AdamW step's numbers (I. Loshchilov and F. Hutter, 2019). */

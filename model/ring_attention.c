@@ -364,6 +364,59 @@ static Status send_gradient(RingAttention *attention, int hop, const Buffer *par
                           error);
 }
 
+/* ---------------------------------------------------------------- a ring of one */
+
+static bool is_alone(const RingAttention *attention) {
+  return ring_is_alone(&attention->device->ops.attention, &attention->layout);
+}
+
+/* Sequence `b` where the device computes it at once; it is one run. */
+static AttentionSequence whole_sequence(const RingAttention *attention, int64_t b, const elem *qkv) {
+  const int64_t row = b * attention->layout.local_length;
+  return (AttentionSequence){.length = attention->layout.local_length,
+                             .first_key = (const int64_t *)attention->first_key.memory + row,
+                             .q = (const char *)qkv + qkv_offset(attention, row, PART_Q),
+                             .k = (const char *)qkv + qkv_offset(attention, row, PART_K),
+                             .v = (const char *)qkv + qkv_offset(attention, row, PART_V),
+                             .q_stride = qkv_stride(attention),
+                             .kv_stride = qkv_stride(attention),
+                             .out_stride = out_stride(attention),
+                             .kv = attention->kv[0].memory};
+}
+
+/* Floats from the start of the statistics to those of the group in sequence `b`. */
+static int64_t whole_lse(const RingAttention *attention, int64_t b) {
+  const int64_t length = attention->layout.local_length;
+  return lse_offset(attention, b * length, (Run){.length = length});
+}
+
+static void forward_alone(RingAttention *attention, const elem *qkv, elem *out, float *lse) {
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    const AttentionSequence sequence = whole_sequence(attention, b, qkv);
+    attention->device->ops.attention.forward_alone(attention->device, &attention->group, &sequence,
+                                                   (char *)out + out_offset(attention, b * sequence.length),
+                                                   lse + whole_lse(attention, b));
+  }
+}
+
+static void backward_alone(RingAttention *attention, const elem *qkv, const elem *out, const float *lse,
+                           const elem *dout, elem *dqkv) {
+  for (int64_t b = 0; b < attention->sequences; b++) {
+    const AttentionSequence sequence = whole_sequence(attention, b, qkv);
+    const int64_t row = b * sequence.length;
+    const AttentionGradients gradients = {.out = (const char *)out + out_offset(attention, row),
+                                          .lse = lse + whole_lse(attention, b),
+                                          .dout = (const char *)dout + out_offset(attention, row),
+                                          .state = attention->states.memory,
+                                          .dkv = attention->dkv_own.memory,
+                                          .dq = (char *)dqkv + qkv_offset(attention, row, PART_Q),
+                                          .dk = (char *)dqkv + qkv_offset(attention, row, PART_K),
+                                          .dv = (char *)dqkv + qkv_offset(attention, row, PART_V)};
+    attention->device->ops.attention.backward_alone(attention->device, &attention->group, &sequence,
+                                                    &gradients);
+  }
+}
+
 /* ---------------------------------------------------------------- forward */
 
 static void begin_forward(RingAttention *attention, const elem *qkv) {
@@ -391,30 +444,10 @@ static void end_forward(RingAttention *attention, elem *out, float *lse) {
   }
 }
 
-/* Sequences whose keys are all here, each of one run. */
-static void forward_alone(RingAttention *attention, const elem *qkv, elem *out, float *lse) {
-  for (int64_t b = 0; b < attention->sequences; b++) {
-    Run run = {0};
-    (void)next_run(attention, b, &run);
-    const Place place = place_of(attention, b, run);
-    attention->device->ops.attention.forward_alone(
-        attention->device, &attention->group, run.length,
-        (const int64_t *)attention->first_key.memory + place.row,
-        (const char *)qkv + qkv_offset(attention, place.row, PART_Q), qkv_stride(attention),
-        at(&attention->kv[0], place.chunk, attention->kv_chunk),
-        (char *)out + out_offset(attention, place.row), out_stride(attention),
-        lse + lse_offset(attention, place.row, run));
-  }
-}
-
 /* Of the group of heads at hand. */
 static Status forward_group(RingAttention *attention, const elem *qkv, elem *out, float *lse, Error *error) {
   int current = 0;
   pack_own_keys(attention, qkv, &attention->kv[0]);
-  if (ring_is_alone(&attention->device->ops.attention, &attention->layout)) {
-    forward_alone(attention, qkv, out, lse);
-    return device_check(attention->device, error);
-  }
   begin_forward(attention, qkv);
   for (int hop = 0; hop < attention->hop_count; hop++) {
     CommRequest keys = {0};
@@ -433,9 +466,13 @@ Status ring_attention_forward(RingAttention *attention, const elem *qkv, elem *o
                               Error *error) {
   const int64_t heads = attention->dims.kv_heads;
   for (attention->kv_head = 0; attention->kv_head < heads; attention->kv_head += attention->group.kv_heads) {
-    TRY(forward_group(attention, qkv, out, lse, error));
+    if (is_alone(attention)) {
+      forward_alone(attention, qkv, out, lse);
+    } else {
+      TRY(forward_group(attention, qkv, out, lse, error));
+    }
   }
-  return STATUS_OK;
+  return device_check(attention->device, error);
 }
 
 /* ---------------------------------------------------------------- backward */
@@ -524,7 +561,11 @@ Status ring_attention_backward(RingAttention *attention, const elem *qkv, const 
                                const elem *dout, elem *dqkv, Error *error) {
   const int64_t heads = attention->dims.kv_heads;
   for (attention->kv_head = 0; attention->kv_head < heads; attention->kv_head += attention->group.kv_heads) {
-    TRY(backward_group(attention, qkv, out, lse, dout, dqkv, error));
+    if (is_alone(attention)) {
+      backward_alone(attention, qkv, out, lse, dout, dqkv);
+    } else {
+      TRY(backward_group(attention, qkv, out, lse, dout, dqkv, error));
+    }
   }
-  return STATUS_OK;
+  return device_check(attention->device, error);
 }

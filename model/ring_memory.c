@@ -18,8 +18,8 @@ bool ring_is_alone(const AttentionOps *ops, const Layout *layout) {
 }
 
 uint32_t ring_joined_phases(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout) {
-  if (ring_group(ops, dims, layout).kv_heads < dims->kv_heads) return PHASES_ATTENTION | PHASES_D_ATTENTION;
-  return ring_is_alone(ops, layout) ? PHASES_ATTENTION : 0;
+  const bool by_groups = ring_group(ops, dims, layout).kv_heads < dims->kv_heads;
+  return by_groups || ring_is_alone(ops, layout) ? PHASES_ATTENTION | PHASES_D_ATTENTION : 0;
 }
 
 size_t ring_state_bytes(const AttentionOps *ops, const AttentionDims *group, const Layout *layout,
@@ -34,11 +34,12 @@ void ring_memory(const AttentionOps *ops, const AttentionDims *dims, int64_t seq
   const AttentionDims group = ring_group(ops, dims, layout);
   const int ring_size = layout->ring_size;
   const int64_t length = layout->chunk_length;
-  const size_t chunks = arena_times((size_t)sequences, (size_t)layout_rank_chunks(layout));
+  const bool alone = ring_is_alone(ops, layout);
+  const size_t at_once = alone ? 1 : (size_t)sequences;
+  const size_t chunks = arena_times(at_once, (size_t)layout_rank_chunks(layout));
   const size_t rows = arena_times((size_t)sequences, (size_t)layout->local_length);
   const size_t states = arena_times(chunks, ring_state_bytes(ops, &group, layout, backward));
-  const uint32_t computing =
-      ring_is_alone(ops, layout) ? PHASES_D_ATTENTION : PHASES_ATTENTION | PHASES_D_ATTENTION;
+  const uint32_t computing = alone ? PHASES_D_ATTENTION : PHASES_ATTENTION | PHASES_D_ATTENTION;
   const size_t kv = arena_times(chunks, ops->kv_bytes(&group, length));
   const size_t dkv = backward ? arena_times(chunks, ops->dkv_bytes(&group, length)) : 0;
   const bool travels = ring_size > 1;

@@ -9,8 +9,8 @@
 #include "kernels/comm/layout.h"
 #include "kernels/ops.h"
 
-/* What it works in, device memory. C chunks of each of the sequences; all but the first keys for the heads
- * that are computed at a time. */
+/* What it works in, device memory. C chunks of each of the sequences, all but the first keys for the heads
+ * and sequences that are computed at a time. */
 typedef enum RingBuffer {
   RING_FIRST_KEY,    /* (sequences, local length) int64_t: the first key that each query sees */
   RING_STATES,       /* (sequences, C) states of query runs */
@@ -27,7 +27,7 @@ typedef enum RingBuffer {
  * and values of all heads travel in one message. */
 AttentionDims ring_group(const AttentionOps *ops, const AttentionDims *dims, const Layout *layout);
 
-/* Whether a forward pass has all keys from the start and the device computes it at once
+/* Whether all keys are there from the start and the device computes a sequence at once, one after the other
  * (AttentionOps.forward_alone). */
 bool ring_is_alone(const AttentionOps *ops, const Layout *layout);
 

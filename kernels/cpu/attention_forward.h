@@ -9,9 +9,7 @@
 
 #include "kernels/base/memory.h"
 #include "kernels/cpu/attention_forward_products.h"
-#include "kernels/cpu/attention_pack.h"
-#include "kernels/cpu/poll.h"
-#include "kernels/device.h"
+#include "kernels/cpu/attention_keys.h"
 
 /* Panels of one task: their q and values share the second-level cache with a block of keys and values. */
 #define TASK_PANELS 8
@@ -151,41 +149,39 @@ static void attention_forward_end(Device *device, const AttentionDims *dims, int
 typedef struct Alone {
   Device *device;
   const AttentionDims *dims;
-  int64_t length;
-  const int64_t *first_key;
-  const Element *q;
-  int64_t stride;
-  const Word *kv;
+  const AttentionSequence *sequence;
   Element *out;
-  int64_t out_stride;
   float *lse;
 } Alone;
 
 /* Panels [begin, end) of one head from their queries to their output; `memory` is the state of so many. */
 static void panels_alone(const Alone *call, int64_t head, int64_t begin, int64_t end, Word *memory) {
   const AttentionDims *dims = call->dims;
+  const AttentionSequence *sequence = call->sequence;
   const int64_t row = begin * PANEL;
   const int64_t column = head * dims->head_dim;
   const int64_t key_head = head / (dims->heads / dims->kv_heads);
-  const QueryRun run = {
-      .length = min_of(end * PANEL, call->length) - row, .start = row, .first_key = call->first_key + row};
+  const QueryRun run = {.length = min_of(end * PANEL, sequence->length) - row,
+                        .start = row,
+                        .first_key = sequence->first_key + row};
   const ForwardHead state = forward_head_at(dims, run.length, memory);
   for (int64_t i = 0; i < end - begin; i++) {
     const Panel to = panel_of(dims, &state, i);
-    begin_panel(run.length - i * PANEL, dims, call->q + (row + i * PANEL) * call->stride + column,
-                call->stride, &to);
+    begin_panel(run.length - i * PANEL, dims,
+                (const Element *)sequence->q + (row + i * PANEL) * sequence->q_stride + column,
+                sequence->q_stride, &to);
   }
-  fold_keys(call->device, dims, &state, &run, 0, end - begin, call->length, 0,
-            call->kv + key_head * 2 * kv_words(dims, call->length));
+  fold_keys(call->device, dims, &state, &run, 0, end - begin, sequence->length, 0,
+            (const Word *)sequence->kv + key_head * 2 * kv_words(dims, sequence->length));
   for (int64_t i = 0; i < end - begin; i++) {
     const Panel from = panel_of(dims, &state, i);
     const int64_t at = row + i * PANEL;
     finish_panel(panel_queries(run.length, i), dims->head_dim, from.values, from.reference, from.sum,
-                 call->out + at * call->out_stride + column, call->out_stride,
-                 call->lse + head * call->length + at);
+                 call->out + at * sequence->out_stride + column, sequence->out_stride,
+                 call->lse + head * sequence->length + at);
   }
   if (call->device->pairs != NULL) {
-    device_count_pairs(call->device, sight_pairs(&run, 0, end - begin, 0, call->length));
+    device_count_pairs(call->device, sight_pairs(&run, 0, end - begin, 0, sequence->length));
   }
 }
 
@@ -197,7 +193,7 @@ static int64_t panels_of_task(const AttentionDims *dims, int64_t panels, int tea
 /* Every thread has memory for the panels of a task, which stay in its cache from begin to end. */
 static void share_panels(const Alone *call, int team, int64_t size, Word *memory) {
   const AttentionDims *dims = call->dims;
-  const int64_t panels = panel_count(call->length);
+  const int64_t panels = panel_count(call->sequence->length);
   const int64_t parts = (panels + size - 1) / size;
   const int64_t words = forward_head_words(dims, size * PANEL);
 #pragma omp parallel for num_threads(team) if (team > 1) schedule(dynamic)
@@ -208,23 +204,13 @@ static void share_panels(const Alone *call, int team, int64_t size, Word *memory
   }
 }
 
-static void attention_forward_alone(Device *device, const AttentionDims *dims, int64_t length,
-                                    const int64_t *first_key, const elem *q, int64_t stride, const void *kv,
-                                    elem *out, int64_t out_stride, float *lse) {
-  const Alone call = {.device = device,
-                      .dims = dims,
-                      .length = length,
-                      .first_key = first_key,
-                      .q = q,
-                      .stride = stride,
-                      .kv = kv,
-                      .out = out,
-                      .out_stride = out_stride,
-                      .lse = lse};
+static void attention_forward_alone(Device *device, const AttentionDims *dims,
+                                    const AttentionSequence *sequence, elem *out, float *lse) {
+  const Alone call = {.device = device, .dims = dims, .sequence = sequence, .out = out, .lse = lse};
+  const int64_t length = sequence->length;
   const int team = team_size(device, dims->heads * length * length * dims->head_dim / 8);
-  const int64_t panels = panel_count(length);
-  if (panels == 0) return;
-  const int64_t size = panels_of_task(dims, panels, team);
+  if (length == 0) return;
+  const int64_t size = panels_of_task(dims, panel_count(length), team);
   const size_t words = (size_t)(team * forward_head_words(dims, size * PANEL));
   Error error = {0};
   void *memory = NULL;
@@ -232,6 +218,7 @@ static void attention_forward_alone(Device *device, const AttentionDims *dims, i
     device_fail(device, error.status, "%s", error.text);
     return;
   }
+  attention_pack_kv(device, dims, length, sequence->k, sequence->v, sequence->kv_stride, sequence->kv);
   share_panels(&call, team, size, memory);
   free(memory);
 }

@@ -6,56 +6,7 @@
 
 #include "kernels/cpu/attention_backward.h"
 #include "kernels/cpu/attention_forward.h"
-
-static size_t attention_kv_bytes(const AttentionDims *dims, int64_t length) {
-  return (size_t)(dims->kv_heads * 2 * kv_words(dims, length)) * sizeof(Word);
-}
-
-static size_t attention_dkv_bytes(const AttentionDims *dims, int64_t length) {
-  return (size_t)(dims->kv_heads * 2 * dkv_floats(dims, length)) * sizeof(float);
-}
-
-static void attention_pack_kv(Device *device, const AttentionDims *dims, int64_t length, const elem *k,
-                              const elem *v, int64_t stride, void *kv) {
-  const int64_t d = dims->head_dim;
-  const int64_t size = kv_words(dims, length);
-  const int team = team_size(device, dims->kv_heads * length * d / 8);
-#pragma omp parallel for num_threads(team) if (team > 1) collapse(2)
-  for (int64_t i = 0; i < length; i += TILE) {
-    for (int64_t head = 0; head < dims->kv_heads; head++) {
-      poll_within(device, i / TILE * dims->kv_heads + head, 2 * TILE * d);
-      Word *packed = (Word *)kv + head * 2 * size + i * d / TERMS;
-      const int64_t from = i * stride + head * d;
-      pack_rows(length - i, d, 1.0F, (const Element *)k + from, stride, packed, TILE);
-      pack_rows(length - i, d, 1.0F, (const Element *)v + from, stride, packed + size, TILE);
-      turn_to_keys(d, packed + size, packed + size);
-    }
-  }
-}
-
-/* A row of `d` floats, times `factor`, as elements. */
-static inline void round_row(int64_t d, float factor, const float *from, Element *to) {
-  for (int64_t j = 0; j < d; j += 8) {
-    eight_store(to + j, _mm256_mul_ps(_mm256_set1_ps(factor), _mm256_loadu_ps(from + j)));
-  }
-}
-
-static void attention_unpack_dkv(Device *device, const AttentionDims *dims, int64_t length, const void *dkv,
-                                 elem *dk, elem *dv, int64_t stride) {
-  const int64_t d = dims->head_dim;
-  const int64_t row = padded_dim(dims);
-  const int64_t size = dkv_floats(dims, length);
-  const int team = team_size(device, dims->kv_heads * length * d / 8);
-#pragma omp parallel for num_threads(team) if (team > 1)
-  for (int64_t i = 0; i < length; i++) {
-    poll_within(device, i, 2 * dims->kv_heads * d);
-    for (int64_t head = 0; head < dims->kv_heads; head++) {
-      const float *from = (const float *)dkv + head * 2 * size + i * row;
-      round_row(d, dims->scale, from, (Element *)dk + i * stride + head * d);
-      round_row(d, 1.0F, from + size, (Element *)dv + i * stride + head * d);
-    }
-  }
-}
+#include "kernels/cpu/attention_keys.h"
 
 /* From so many positions on a head's keys are many for a cache, and two heads enough for all threads. */
 #define LONG_POSITIONS 4096
@@ -76,8 +27,9 @@ static int64_t attention_heads_at_once(const AttentionDims *dims, int64_t length
     .backward_bytes = attention_backward_bytes, .pack_kv = attention_pack_kv,                                \
     .unpack_dkv = attention_unpack_dkv, .forward_begin = attention_forward_begin,                            \
     .forward_block = attention_forward_block, .forward_end = attention_forward_end,                          \
-    .forward_alone = attention_forward_alone, .backward_begin = attention_backward_begin,                    \
-    .backward_block = attention_backward_block, .backward_end = attention_backward_end,                      \
+    .backward_begin = attention_backward_begin, .backward_block = attention_backward_block,                  \
+    .backward_end = attention_backward_end, .forward_alone = attention_forward_alone,                        \
+    .backward_alone = attention_backward_alone,                                                              \
   }
 
 #endif

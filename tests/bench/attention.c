@@ -1,7 +1,6 @@
 /* Attention forward and backward. Floating-point operations: a query at position i that sees the keys from
  * first_key[i] on counts 4 D (i - first_key[i] + 1/2) per head, which is 2 T^2 D for a causal mask; backward
- * counts 2.5 times as many. Packing is timed with forward, the start and the unpacking of key gradients with
- * backward. */
+ * counts 2.5 times as many. Packing is timed with both. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -109,11 +108,6 @@ static void forward_heads(Device *device, const Attention *a, int64_t kv_head) {
   const int64_t head = kv_head * (heads / a->dims.kv_heads);
   const int64_t row = heads * a->dims.head_dim;
   pack(device, a, kv_head);
-  if (a->runs == 1 && ops->forward_alone != NULL) {
-    ops->forward_alone(device, &a->group, a->run, a->first_key, at(a, a->q, 0, heads, head), row, a->kv,
-                       at(a, a->out, 0, heads, head), row, a->lse + head * a->run);
-    return;
-  }
   for (int64_t i = 0; i < a->runs; i++) {
     const int64_t start = i * a->run;
     ops->forward_begin(device, &a->group, a->run, at(a, a->q, start, heads, head), row, a->state);
@@ -126,9 +120,58 @@ static void forward_heads(Device *device, const Attention *a, int64_t kv_head) {
   }
 }
 
+/* The heads from a key head on as one sequence, as a ring of one has it. */
+static AttentionSequence whole_sequence(const Attention *a, int64_t kv_head) {
+  const int64_t heads = a->dims.heads;
+  const int64_t kv_heads = a->dims.kv_heads;
+  return (AttentionSequence){.length = a->tokens,
+                             .first_key = a->first_key,
+                             .q = at(a, a->q, 0, heads, kv_head * (heads / kv_heads)),
+                             .k = at(a, a->k, 0, kv_heads, kv_head),
+                             .v = at(a, a->v, 0, kv_heads, kv_head),
+                             .q_stride = heads * a->dims.head_dim,
+                             .kv_stride = kv_heads * a->dims.head_dim,
+                             .out_stride = heads * a->dims.head_dim,
+                             .kv = a->kv};
+}
+
+static void forward_alone(Device *device, const Attention *a, int64_t kv_head) {
+  const int64_t head = kv_head * (a->dims.heads / a->dims.kv_heads);
+  const AttentionSequence sequence = whole_sequence(a, kv_head);
+  device->ops.attention.forward_alone(device, &a->group, &sequence, at(a, a->out, 0, a->dims.heads, head),
+                                      a->lse + head * a->tokens);
+}
+
+static void backward_alone(Device *device, const Attention *a, int64_t kv_head) {
+  const int64_t heads = a->dims.heads;
+  const int64_t kv_heads = a->dims.kv_heads;
+  const int64_t head = kv_head * (heads / kv_heads);
+  const AttentionSequence sequence = whole_sequence(a, kv_head);
+  const AttentionGradients gradients = {.out = at(a, a->out, 0, heads, head),
+                                        .lse = a->lse + head * a->tokens,
+                                        .dout = at(a, a->dout, 0, heads, head),
+                                        .state = a->state,
+                                        .dkv = a->dkv,
+                                        .dq = at(a, a->dq, 0, heads, head),
+                                        .dk = at(a, a->dk, 0, kv_heads, kv_head),
+                                        .dv = at(a, a->dv, 0, kv_heads, kv_head)};
+  device->ops.attention.backward_alone(device, &a->group, &sequence, &gradients);
+}
+
+/* Whether the device computes the sequence at once, as it does on a ring of one. */
+static bool is_alone(const Device *device, const Attention *a) {
+  return a->runs == 1 && device->ops.attention.forward_alone != NULL;
+}
+
 static void forward(Device *device, void *context) {
   const Attention *a = context;
-  for (int64_t h = 0; h < a->dims.kv_heads; h += a->group.kv_heads) forward_heads(device, a, h);
+  for (int64_t h = 0; h < a->dims.kv_heads; h += a->group.kv_heads) {
+    if (is_alone(device, a)) {
+      forward_alone(device, a, h);
+    } else {
+      forward_heads(device, a, h);
+    }
+  }
 }
 
 static void backward_heads(Device *device, const Attention *a, int64_t kv_head) {
@@ -159,7 +202,13 @@ static void backward_heads(Device *device, const Attention *a, int64_t kv_head) 
 
 static void backward(Device *device, void *context) {
   const Attention *a = context;
-  for (int64_t h = 0; h < a->dims.kv_heads; h += a->group.kv_heads) backward_heads(device, a, h);
+  for (int64_t h = 0; h < a->dims.kv_heads; h += a->group.kv_heads) {
+    if (is_alone(device, a)) {
+      backward_alone(device, a, h);
+    } else {
+      backward_heads(device, a, h);
+    }
+  }
 }
 
 static int64_t first_key_of(const Shape *shape, int64_t i) {

@@ -240,26 +240,75 @@ static void pack_keys(Work *w) {
   }
 }
 
-/* forward_alone of the whole sequence gives the bytes of out and lse, and leaves the holes alone. */
-static void check_alone(const Work *w, const elem *out, const float *lse) {
+/* Whether a case is a whole sequence in one run, and the device computes such at once. */
+static bool is_alone(const Work *w) {
+  return w->ops->forward_alone != NULL && w->c->origin == 0 && query_run_size(w->c) == w->c->length &&
+         key_run_size(w->c) == w->c->length;
+}
+
+/* The same bytes in two arrays of the device, the second of which is released. */
+static void check_same(const Work *w, const char *what, size_t bytes, const void *expected, void *got) {
+  void *host[2] = {attention_memory(bytes), attention_memory(bytes)};
+  device_read(w->device, host[0], expected, bytes);
+  device_read(w->device, host[1], got, bytes);
+  if (memcmp(host[0], host[1], bytes) != 0) fail_msg("%s: another %s alone", w->c->name, what);
+  free(host[0]);
+  free(host[1]);
+  device_free(w->device, got);
+}
+
+static AttentionSequence whole_sequence(const Work *w) {
+  return (AttentionSequence){.length = w->c->length,
+                             .first_key = w->first_key,
+                             .q = w->q,
+                             .k = w->k,
+                             .v = w->v,
+                             .q_stride = w->in->q_stride,
+                             .kv_stride = w->in->k_stride,
+                             .out_stride = w->in->q_stride,
+                             .kv = attention_dirty(w->device, w->ops->kv_bytes(&w->in->dims, w->c->length))};
+}
+
+/* forward_alone gives the bytes of out and lse, and leaves the holes alone. */
+static void check_forward_alone(const Work *w, const elem *out, const float *lse) {
   const AttentionDims *dims = &w->in->dims;
-  const int64_t length = w->c->length;
-  const size_t out_bytes = (size_t)(length * w->in->q_stride) * w->device->ops.elem_size;
-  const size_t lse_bytes = (size_t)(length * dims->heads) * sizeof *lse;
+  const AttentionSequence sequence = whole_sequence(w);
+  const size_t out_bytes = (size_t)(w->c->length * w->in->q_stride) * w->device->ops.elem_size;
+  const size_t lse_bytes = (size_t)(w->c->length * dims->heads) * sizeof *lse;
   elem *alone = attention_dirty(w->device, out_bytes);
   float *alone_lse = attention_dirty(w->device, lse_bytes);
-  void *bytes[2] = {attention_memory(out_bytes + lse_bytes), attention_memory(out_bytes + lse_bytes)};
-  w->ops->forward_alone(w->device, dims, length, w->first_key, w->q, w->in->q_stride, w->kv[0], alone,
-                        w->in->q_stride, alone_lse);
-  device_read(w->device, bytes[0], out, out_bytes);
-  device_read(w->device, (char *)bytes[0] + out_bytes, lse, lse_bytes);
-  device_read(w->device, bytes[1], alone, out_bytes);
-  device_read(w->device, (char *)bytes[1] + out_bytes, alone_lse, lse_bytes);
-  if (memcmp(bytes[0], bytes[1], out_bytes + lse_bytes) != 0) fail_msg("%s: not the same alone", w->c->name);
-  free(bytes[0]);
-  free(bytes[1]);
-  device_free(w->device, alone_lse);
-  device_free(w->device, alone);
+  w->ops->forward_alone(w->device, dims, &sequence, alone, alone_lse);
+  check_same(w, "out", out_bytes, out, alone);
+  check_same(w, "lse", lse_bytes, lse, alone_lse);
+  device_free(w->device, sequence.kv);
+}
+
+/* backward_alone gives the bytes of dq and of what dkv of the one run holds. */
+static void check_backward_alone(const Work *w, const elem *out, const float *lse, const elem *dq) {
+  const AttentionDims *dims = &w->in->dims;
+  const AttentionSequence sequence = whole_sequence(w);
+  const size_t q_bytes = (size_t)(w->c->length * w->in->q_stride) * w->device->ops.elem_size;
+  const size_t k_bytes = (size_t)(w->c->length * w->in->k_stride) * w->device->ops.elem_size;
+  elem *expected[2] = {attention_dirty(w->device, k_bytes), attention_dirty(w->device, k_bytes)};
+  const AttentionGradients alone = {
+      .out = out,
+      .lse = lse,
+      .dout = w->dout,
+      .state = attention_dirty(w->device, w->ops->backward_bytes(dims, w->c->length)),
+      .dkv = attention_dirty(w->device, w->ops->dkv_bytes(dims, w->c->length)),
+      .dq = attention_dirty(w->device, q_bytes),
+      .dk = attention_dirty(w->device, k_bytes),
+      .dv = attention_dirty(w->device, k_bytes)};
+  w->ops->backward_alone(w->device, dims, &sequence, &alone);
+  w->ops->unpack_dkv(w->device, dims, w->c->length, w->dkv[0], expected[0], expected[1], w->in->k_stride);
+  check_same(w, "dq", q_bytes, dq, alone.dq);
+  check_same(w, "dk", k_bytes, expected[0], alone.dk);
+  check_same(w, "dv", k_bytes, expected[1], alone.dv);
+  device_free(w->device, expected[0]);
+  device_free(w->device, expected[1]);
+  device_free(w->device, alone.state);
+  device_free(w->device, alone.dkv);
+  device_free(w->device, sequence.kv);
 }
 
 /* out (length, H, D) with holes, lse (H, length) of one run of queries. */
@@ -277,10 +326,7 @@ static void run_forward(Work *w, int64_t query, elem *out, float *lse) {
   }
   w->ops->forward_end(w->device, dims, run.length, state, out, w->in->q_stride, lse);
   device_free(w->device, state);
-  if (w->ops->forward_alone != NULL && w->c->origin == 0 && run.length == w->c->length &&
-      run_count(w->c, key_run_size(w->c)) == 1) {
-    check_alone(w, out, lse);
-  }
+  if (is_alone(w)) check_forward_alone(w, out, lse);
 }
 
 /* dq (length, H, D) with holes of one run of queries; adds to the runs' dkv. */
@@ -299,6 +345,7 @@ static void run_backward(Work *w, int64_t query, const elem *out, const float *l
   }
   w->ops->backward_end(w->device, dims, run.length, state, dq, w->in->q_stride);
   device_free(w->device, state);
+  if (is_alone(w)) check_backward_alone(w, out, lse, dq);
 }
 
 /* Takes (length, row) out of rows of `stride` on the device; what lies between the rows must be as it was
