@@ -117,89 +117,128 @@ static bool take_task(Turns *turns, int64_t *number) {
   return turns->first == turns->tasks;
 }
 
-/* What a task works on. */
+/* What a task of backward_alone works on. */
 typedef struct TaskParts {
+  int64_t kv_head;
   Part queries; /* panels */
   Part keys;    /* blocks */
   bool *queries_begun;
   bool *keys_begun;
 } TaskParts;
 
-/* Makes what the task reads of its chunks, where it is the first that has work for them. */
-static void begin_parts(const Call *call, int64_t kv_head, const TaskParts *parts) {
-  const AttentionDims *dims = call->dims;
-  const AttentionSequence *sequence = call->sequence;
-  const int64_t group = dims->heads / dims->kv_heads;
-  if (!parts_meet(call, parts->queries, parts->keys)) return;
-  for (int64_t i = parts->queries.begin; i < parts->queries.end && !*parts->queries_begun; i++) {
+/* The query heads of a task's key head. */
+static Part heads_of(const Call *call, const TaskParts *parts) {
+  const int64_t group = call->dims->heads / call->dims->kv_heads;
+  return (Part){.begin = parts->kv_head * group, .end = (parts->kv_head + 1) * group};
+}
+
+/* The positions of a task's keys. */
+static Part keys_of(const Call *call, const TaskParts *parts) {
+  return (Part){.begin = parts->keys.begin * KEY_BLOCK,
+                .end = min_of(parts->keys.end * KEY_BLOCK, call->key_length)};
+}
+
+static void begin_queries(const Call *call, const TaskParts *parts) {
+  const Part heads = heads_of(call, parts);
+  for (int64_t i = parts->queries.begin; i < parts->queries.end; i++) {
     device_poll(call->device);
-    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
-      begin_gradient(dims, sequence, call->gradients, h, i);
+    for (int64_t h = heads.begin; h < heads.end; h++) {
+      begin_gradient(call->dims, call->sequence, call->gradients, h, i);
     }
-  }
-  *parts->queries_begun = true;
-  if (*parts->keys_begun) return;
-  *parts->keys_begun = true;
-  const int64_t end = min_of(parts->keys.end * KEY_BLOCK, call->key_length);
-  const int64_t size = dkv_floats(dims, call->key_length);
-  for (int64_t i = parts->keys.begin * KEY_BLOCK; i < end; i += TILE) {
-    float *dkv = call->dkv + kv_head * 2 * size + i * padded_dim(dims);
-    poll_within(call->device, i / TILE, 4 * TILE * dims->head_dim);
-    pack_tile(dims, call->key_length, sequence->k, sequence->v, sequence->kv_stride, kv_head, i,
-              sequence->kv);
-    memset(dkv, 0, (size_t)(TILE * padded_dim(dims)) * sizeof *dkv);
-    memset(dkv + size, 0, (size_t)(TILE * padded_dim(dims)) * sizeof *dkv);
   }
 }
 
-/* The gradients of a chunk of queries and the same chunk of keys, whose last turn is over: zeros where
- * nothing was added. */
-static void end_parts(const Call *call, int64_t kv_head, const TaskParts *parts) {
-  const AttentionDims *dims = call->dims;
-  const AttentionGradients *to = call->gradients;
-  const int64_t length = call->key_length;
-  const int64_t q_stride = call->sequence->q_stride;
-  const int64_t kv_stride = call->sequence->kv_stride;
-  const int64_t group = dims->heads / dims->kv_heads;
-  const int64_t d = dims->head_dim;
+/* Packs keys and sets their gradient to zero. */
+static void begin_keys(const Call *call, const TaskParts *parts) {
+  const AttentionSequence *from = call->sequence;
+  const Part keys = keys_of(call, parts);
+  const int64_t size = dkv_floats(call->dims, call->key_length);
+  const int64_t row = padded_dim(call->dims);
+  for (int64_t i = keys.begin; i < keys.end; i += TILE) {
+    float *dk = call->dkv + parts->kv_head * 2 * size + i * row;
+    poll_within(call->device, i / TILE, 4 * TILE * call->dims->head_dim);
+    pack_tile(call->dims, call->key_length, from->k, from->v, from->kv_stride, parts->kv_head, i, from->kv);
+    memset(dk, 0, (size_t)(TILE * row) * sizeof *dk);
+    memset(dk + size, 0, (size_t)(TILE * row) * sizeof *dk);
+  }
+}
+
+/* Makes what a task reads of its chunks, where it is the first that has work for them. */
+static void begin_parts(const Call *call, const TaskParts *parts) {
+  if (!parts_meet(call, parts->queries, parts->keys)) return;
+  if (!*parts->queries_begun) begin_queries(call, parts);
+  if (!*parts->keys_begun) begin_keys(call, parts);
+  *parts->queries_begun = true;
+  *parts->keys_begun = true;
+}
+
+/* dq of a chunk whose last turn is over. */
+static void end_queries(const Call *call, const TaskParts *parts) {
+  const int64_t length = call->run.length;
+  const int64_t stride = call->sequence->q_stride;
+  const int64_t d = call->dims->head_dim;
+  const Part heads = heads_of(call, parts);
+  elem *dq = call->gradients->dq;
   for (int64_t i = parts->queries.begin; i < parts->queries.end; i++) {
     device_poll(call->device);
-    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
-      Element *dq = (Element *)to->dq + i * PANEL * q_stride + h * d;
+    for (int64_t h = heads.begin; h < heads.end; h++) {
       if (*parts->queries_begun) {
-        end_gradient(dims, length, to->state, h, i, to->dq, q_stride);
+        end_gradient(call->dims, length, call->state, h, i, dq, stride);
       } else {
-        zero_rows(panel_queries(length, i), d, dq, q_stride);
+        zero_rows(panel_queries(length, i), d, (Element *)dq + i * PANEL * stride + h * d, stride);
       }
     }
   }
-  const int64_t begin = parts->keys.begin * KEY_BLOCK;
-  const int64_t end = min_of(parts->keys.end * KEY_BLOCK, length);
-  for (int64_t i = begin; i < end && *parts->keys_begun; i++) {
-    poll_within(call->device, i, 2 * d);
-    unpack_key(dims, length, call->dkv, kv_head, i, to->dk, to->dv, kv_stride);
+}
+
+/* dk and dv of a chunk whose last turn is over. */
+static void end_keys(const Call *call, const TaskParts *parts) {
+  const AttentionGradients *to = call->gradients;
+  const int64_t stride = call->sequence->kv_stride;
+  const int64_t d = call->dims->head_dim;
+  const Part keys = keys_of(call, parts);
+  const int64_t at = keys.begin * stride + parts->kv_head * d;
+  if (!*parts->keys_begun) {
+    zero_rows(keys.end - keys.begin, d, (Element *)to->dk + at, stride);
+    zero_rows(keys.end - keys.begin, d, (Element *)to->dv + at, stride);
+    return;
   }
-  if (*parts->keys_begun) return;
-  zero_rows(end - begin, d, (Element *)to->dk + begin * kv_stride + kv_head * d, kv_stride);
-  zero_rows(end - begin, d, (Element *)to->dv + begin * kv_stride + kv_head * d, kv_stride);
+  for (int64_t i = keys.begin; i < keys.end; i++) {
+    poll_within(call->device, i, 2 * d);
+    unpack_key(call->dims, call->key_length, call->dkv, parts->kv_head, i, to->dk, to->dv, stride);
+  }
+}
+
+/* The task in backward_alone: the turns of a chunk of queries and of the chunk of keys with its number are
+ * over with the same one. */
+static void run_alone(Turns *turns, const Task *task, Part queries, Part keys) {
+  const int64_t query_place = task->query_chunk * turns->kv_heads + task->kv_head;
+  const int64_t key_place = task->key_chunk * turns->kv_heads + task->kv_head;
+  const bool only = turns->chunks == 1;
+  bool begun[2] = {false, false};
+  const TaskParts parts = {.kv_head = task->kv_head,
+                           .queries = queries,
+                           .keys = keys,
+                           .queries_begun = only ? &begun[0] : &turns->queries_begun[query_place],
+                           .keys_begun = only ? &begun[1] : &turns->keys_begun[key_place]};
+  begin_parts(turns->call, &parts);
+  backward_part(turns->call, task->kv_head, queries, keys);
+  if (task->place < turns->chunks - 1) return;
+  end_queries(turns->call, &parts);
+  end_keys(turns->call, &parts);
 }
 
 static void run_task(Turns *turns, int64_t number) {
   const Call *call = turns->call;
   const Task task = task_at(turns, number);
-  const bool alone = call->sequence != NULL;
-  const int64_t keys = task.key_chunk * turns->kv_heads + task.kv_head;
-  const int64_t queries = task.query_chunk * turns->kv_heads + task.kv_head;
-  const bool only = turns->chunks == 1;
-  bool begun[2] = {false, false};
-  const TaskParts parts = {.queries = part_of(panel_count(call->run.length), task.query_chunk, turns->chunks),
-                           .keys = part_of(key_blocks(call->key_length), task.key_chunk, turns->chunks),
-                           .queries_begun = only ? &begun[0] : &turns->queries_begun[queries],
-                           .keys_begun = only ? &begun[1] : &turns->keys_begun[keys]};
-  if (alone) begin_parts(call, task.kv_head, &parts);
-  backward_part(call, task.kv_head, parts.queries, parts.keys);
-  if (alone && task.place == turns->chunks - 1) end_parts(call, task.kv_head, &parts);
-  if (!only) turns->done[keys] = task.place + 1;
+  const Part queries = part_of(panel_count(call->run.length), task.query_chunk, turns->chunks);
+  const Part keys = part_of(key_blocks(call->key_length), task.key_chunk, turns->chunks);
+  if (call->sequence != NULL) {
+    run_alone(turns, &task, queries, keys);
+  } else {
+    backward_part(call, task.kv_head, queries, keys);
+  }
+  if (turns->chunks > 1) turns->done[task.key_chunk * turns->kv_heads + task.kv_head] = task.place + 1;
 }
 
 /* One thread's share. */

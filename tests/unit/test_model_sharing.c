@@ -11,12 +11,13 @@
 #include "tests/support/ranks.h"
 #include "tests/support/unit.h"
 
-enum { SHAPES = 50 };
+enum { SHAPES = 80 };
 
 typedef struct Shape {
   ModelOptions options;
   int ring;
-  bool head_by_head; /* one rank computes one key head at a time */
+  bool head_by_head;  /* one rank computes one key head at a time */
+  bool by_operations; /* and not a sequence at once */
   int64_t sequences;
   int64_t length;
 } Shape;
@@ -36,6 +37,7 @@ static Shape random_shape(Random *random) {
       .mlp_chunk = random_below(random, 2) * (1 + random_below(random, 60)),
   };
   shape.head_by_head = random_below(random, 2) == 0;
+  shape.by_operations = random_below(random, 2) == 0;
   shape.options.config.max_position_embeddings = 256;
   shape.options.config.intermediate_size = 8 * (1 + random_below(random, 60));
   return shape;
@@ -126,7 +128,12 @@ static Status run_rank(TestRank *rank, void *context, Error *error) {
   int32_t *tokens = calloc(2 * (size_t)rows, sizeof *tokens);
   float *nll = calloc((size_t)rows, sizeof *nll);
   Status status = STATUS_SYSTEM;
-  if (shape->head_by_head) rank->device->ops.attention.heads_at_once = one_head;
+  AttentionOps *ops = &rank->device->ops.attention;
+  if (shape->head_by_head) ops->heads_at_once = one_head;
+  if (shape->by_operations) {
+    ops->forward_alone = NULL;
+    ops->backward_alone = NULL;
+  }
   if (tokens != NULL && nll != NULL) {
     for (int64_t i = 0; i < 2 * rows; i++) tokens[i] = (int32_t)(i * i % 31);
     const ModelBatch batch = {.sequences = shape->sequences,

@@ -28,7 +28,8 @@ typedef struct Case {
   int64_t window;
   const int64_t *starts; /* document starts of both sequences, ended by -1; NULL: no document mask */
   int64_t rank_chunks;   /* of each sequence, given to the ranks of a ring by chance; 0: zigzag */
-  bool head_by_head;     /* one rank computes one key head at a time */
+  bool head_by_head;     /* one rank computes one key head at a time, */
+  bool by_operations;    /* and not a sequence at once */
   int hops;              /* hops that remain */
   float *out;            /* (SEQUENCES, length, OUT) gathered from all ranks */
   float *dqkv;           /* (SEQUENCES, length, COLUMNS) */
@@ -142,6 +143,10 @@ static Status run_rank(TestRank *rank, void *context, Error *error) {
   Tensors t = {NULL};
   Status status = STATUS_OK;
   if (test->head_by_head) rank->device->ops.attention.heads_at_once = one_head;
+  if (test->by_operations) {
+    rank->device->ops.attention.forward_alone = NULL;
+    rank->device->ops.attention.backward_alone = NULL;
+  }
   TRY_GOTO(fill(test, &layout, rank->ring->rank, &t, error), done);
   TRY_GOTO(ring_attention_create(rank->device, rank->ring, &dims, &attention, error), done);
   TRY_GOTO(ring_attention_prepare(attention, SEQUENCES, &layout, test->starts == NULL ? NULL : &documents,
@@ -238,6 +243,8 @@ static void test_head_by_head(void **state) {
   (void)state;
   const int64_t starts[] = {7, 40, 41, 100, 130, -1};
   check((Case){.length = 131, .hops = 1, .head_by_head = true}, 1);
+  check((Case){.length = 131, .hops = 1, .head_by_head = true, .by_operations = true}, 1);
+  check((Case){.length = 131, .hops = 1, .by_operations = true}, 1);
   check((Case){.length = 150, .starts = starts, .window = 20, .hops = 1, .head_by_head = true}, 1);
   check((Case){.length = 150, .starts = starts, .hops = 4, .head_by_head = true}, 4);
 }
