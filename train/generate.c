@@ -15,6 +15,7 @@
 #include "train/hf_model.h"
 #include "train/host_weights.h"
 #include "train/memory_advice.h"
+#include "train/memory_plan.h"
 #include "train/tokenizer_files.h"
 
 /* One generation under way. */
@@ -91,31 +92,40 @@ static ModelOptions model_options(const Generation *work) {
   return (ModelOptions){.config = work->config, .loss_chunk = 1};
 }
 
-/* Bytes of device memory for the weights and a text. */
-static size_t bytes_of(const Generation *work, const Ops *ops, int64_t weights, int64_t tokens) {
+/* Bytes of device memory for the weights, a text and what computes it. */
+static size_t bytes_of(const Generation *work, const Device *device, int64_t weights, int64_t tokens) {
   const ModelOptions model = model_options(work);
   const DecoderOptions text = text_of(work, tokens);
-  return arena_plus(arena_times((size_t)weights, ops->elem_size), decoder_bytes(ops, &model, &text));
+  const size_t fixed =
+      arena_plus(arena_times((size_t)weights, device->ops.elem_size), memory_plan_scratch(device->threads));
+  return arena_plus(fixed, decoder_bytes(&device->ops, &model, &text));
+}
+
+/* The most tokens whose text fits `left` bytes, 0: none. */
+static int64_t tokens_that_fit(const Generation *work, const Device *device, int64_t weights, size_t left) {
+  int64_t fits = 0;
+  for (int64_t step = INT64_C(1) << 40; step > 0; step /= 2) {
+    if (bytes_of(work, device, weights, fits + step) <= left) fits += step;
+  }
+  return fits;
 }
 
 /* Refuses a text for which there is no memory before any is taken. */
 static Status check_memory(const Generation *work, Rank *rank, Error *error) {
-  const Ops *ops = &rank->device->ops;
+  const Device *device = rank->device;
   const int64_t tokens = work->options->tokens;
   const size_t left = device_left(rank->device);
   TensorTable table;
   TRY(params_build(&work->config, &table, NULL, error));
   const int64_t weights = table.total;
   params_free(&table, NULL);
-  if (bytes_of(work, ops, weights, tokens) <= left) return STATUS_OK;
-  int64_t fits = 0;
-  for (int64_t step = INT64_C(1) << 40; step > 0; step /= 2) {
-    if (bytes_of(work, ops, weights, fits + step) <= left) fits += step;
-  }
+  if (bytes_of(work, device, weights, tokens) <= left) return STATUS_OK;
+  /* Not to the last byte: what is left changes from one moment to the next. */
+  const int64_t fits = tokens_that_fit(work, device, weights, left - left / 64);
   char needed[32];
   char there[32];
-  char way[64] = "shorten the prompt or take a smaller model";
-  memory_size_text(bytes_of(work, ops, weights, tokens), needed, sizeof needed);
+  char way[80] = "shorten the prompt, lower --chunk or take a smaller model";
+  memory_size_text(bytes_of(work, device, weights, tokens), needed, sizeof needed);
   memory_size_text(left, there, sizeof there);
   if (fits > 0) (void)snprintf(way, sizeof way, "--tokens %lld would fit", (long long)fits);
   return fail(error, STATUS_SYSTEM,

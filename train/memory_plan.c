@@ -50,6 +50,10 @@ static Status find_operations(const Config *config, bool cuda, Ops *ops, Error *
   return STATUS_OK;
 }
 
+size_t memory_plan_scratch(int threads) {
+  return plus(times((size_t)threads + 1, THREAD_BYTES), RANK_BYTES);
+}
+
 /* ---------------------------------------------------------------- cases */
 
 static ModelOptions model_options(const Config *config, bool training) {
@@ -197,8 +201,7 @@ Status memory_plan(const Config *config, const MemoryRun *run, MemoryPlan *plan,
   Ops ops;
   *plan = (MemoryPlan){.run = *run,
                        .program = PROGRAM_BYTES + (run->one_process ? 0 : MPI_BYTES),
-                       /* The threads that compute, and the one that reads ahead. */
-                       .scratch = plus(times((size_t)run->threads + 1, THREAD_BYTES), RANK_BYTES)};
+                       .scratch = memory_plan_scratch(run->threads)};
   TRY(find_operations(config, run->cuda, &ops, error));
   TRY(add_parameters(config, ops.elem_size, plan, error));
   add_cases(config, &ops, plan);

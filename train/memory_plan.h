@@ -71,6 +71,9 @@ typedef struct MemoryPlan {
   MemoryCase cases_of[2 * CONFIG_LIST_LENGTH]; /* (cases) stages in their order, then evaluations */
 } MemoryPlan;
 
+/* Host memory of the compute threads of a rank, of the one that reads ahead and of small blocks. */
+size_t memory_plan_scratch(int threads);
+
 /* How sequences of `length` tokens are cut over a ring; tasks know no documents. */
 Layout memory_case_layout(const Config *config, const MemoryRun *run, int64_t length, int ring_size);
 

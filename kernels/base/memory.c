@@ -1,4 +1,4 @@
-/* Host memory: aligned, zeroed, with sizes that cannot wrap. */
+/* Host memory: aligned, with sizes that cannot wrap. */
 #include "kernels/base/memory.h"
 
 #include <stdint.h>
@@ -48,24 +48,33 @@ size_t memory_available(void) {
   return groups < machine ? groups : machine;
 }
 
-Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error) {
-  *out = NULL;
+/* count x size, rounded up to whole lines. */
+static Status padded_bytes(size_t count, size_t size, const char *what, size_t *padded, Error *error) {
   size_t bytes = 0;
-  size_t padded = 0;
   if (__builtin_mul_overflow(count, size, &bytes) ||
-      __builtin_add_overflow(bytes, MEMORY_ALIGNMENT, &padded)) {
+      __builtin_add_overflow(bytes, MEMORY_ALIGNMENT, padded)) {
     return fail(error, STATUS_SYSTEM, "%s: %zu x %zu bytes do not fit an address", what, count, size);
   }
-  padded -= padded % MEMORY_ALIGNMENT;
-  void *block = NULL;
-  if (padded < LARGE_BLOCK || padded <= memory_available()) block = take_block(padded);
-  if (block == NULL) {
-    return fail(error, STATUS_SYSTEM,
-                "%s: the machine has no %zu bytes of memory left: fewer tokens, a smaller model or another "
-                "machine fit",
-                what, bytes);
-  }
-  memset(block, 0, padded);
-  *out = block;
+  *padded -= *padded % MEMORY_ALIGNMENT;
+  return STATUS_OK;
+}
+
+Status memory_scratch(size_t count, size_t size, const char *what, void **out, Error *error) {
+  size_t padded = 0;
+  *out = NULL;
+  TRY(padded_bytes(count, size, what, &padded, error));
+  if (padded < LARGE_BLOCK || padded <= memory_available()) *out = take_block(padded);
+  if (*out != NULL) return STATUS_OK;
+  return fail(error, STATUS_SYSTEM,
+              "%s: the machine has no %zu bytes of memory left: fewer tokens, a smaller model or another "
+              "machine fit",
+              what, count * size);
+}
+
+Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error) {
+  size_t padded = 0;
+  TRY(memory_scratch(count, size, what, out, error));
+  TRY(padded_bytes(count, size, what, &padded, error));
+  memset(*out, 0, padded);
   return STATUS_OK;
 }

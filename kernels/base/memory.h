@@ -1,4 +1,4 @@
-/* Host memory: aligned, zeroed, with sizes that cannot wrap. */
+/* Host memory: aligned, with sizes that cannot wrap. */
 #ifndef RINGGPT_BASE_MEMORY_H
 #define RINGGPT_BASE_MEMORY_H
 
@@ -15,6 +15,10 @@
  * held against memory_available, since the kernel promises more than it has and would end the process at the
  * first touch); *out is then NULL. */
 Status memory_alloc(size_t count, size_t size, const char *what, void **out, Error *error);
+
+/* The same with any content, for what is written before it is read: a thread's part may be first touched by
+ * that thread. */
+Status memory_scratch(size_t count, size_t size, const char *what, void **out, Error *error);
 
 /* The bytes that are left for this process: MemAvailable of /proc/meminfo, or what its control groups leave
  * it where that is less (kernels/base/cgroup.h); SIZE_MAX where nothing says. */

@@ -165,7 +165,6 @@ static void begin_keys(const Call *call, const TaskParts *parts) {
 
 /* Makes what a task reads of its chunks, where it is the first that has work for them. */
 static void begin_parts(const Call *call, const TaskParts *parts) {
-  if (!parts_meet(call, parts->queries, parts->keys)) return;
   if (!*parts->queries_begun) begin_queries(call, parts);
   if (!*parts->keys_begun) begin_keys(call, parts);
   *parts->queries_begun = true;
@@ -221,8 +220,10 @@ static void run_alone(Turns *turns, const Task *task, Part queries, Part keys) {
                            .keys = keys,
                            .queries_begun = only ? &begun[0] : &turns->queries_begun[query_place],
                            .keys_begun = only ? &begun[1] : &turns->keys_begun[key_place]};
-  begin_parts(turns->call, &parts);
-  backward_part(turns->call, task->kv_head, queries, keys);
+  if (parts_meet(turns->call, queries, keys)) {
+    begin_parts(turns->call, &parts);
+    backward_part(turns->call, task->kv_head, queries, keys);
+  }
   if (task->place < turns->chunks - 1) return;
   end_queries(turns->call, &parts);
   end_keys(turns->call, &parts);
@@ -278,7 +279,7 @@ static void backward_turns(int team, Call *call) {
   if (turned > 0) {
     Error error = {0};
     void *memory = NULL;
-    if (memory_alloc((size_t)turned, sizeof(Word), "attention backward", &memory, &error) != STATUS_OK) {
+    if (memory_scratch((size_t)turned, sizeof(Word), "attention backward", &memory, &error) != STATUS_OK) {
       device_fail(call->device, error.status, "%s", error.text);
       return;
     }

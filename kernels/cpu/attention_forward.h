@@ -214,7 +214,7 @@ static void attention_forward_alone(Device *device, const AttentionDims *dims,
   const size_t words = (size_t)(team * forward_head_words(dims, size * PANEL));
   Error error = {0};
   void *memory = NULL;
-  if (memory_alloc(words, sizeof(Word), "attention forward", &memory, &error) != STATUS_OK) {
+  if (memory_scratch(words, sizeof(Word), "attention forward", &memory, &error) != STATUS_OK) {
     device_fail(device, error.status, "%s", error.text);
     return;
   }

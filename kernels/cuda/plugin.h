@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Counted up with every change of this table, of DeviceTable or of Ops. */
-#define CUDA_PLUGIN_VERSION 3
+#define CUDA_PLUGIN_VERSION 4
 
 typedef struct CudaPlugin {
   int version;        /* CUDA_PLUGIN_VERSION of the build */

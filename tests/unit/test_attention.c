@@ -27,7 +27,10 @@ static const AttentionCase cases[] = {
     {"8 heads share", 100, 8, 1, 40, .run = 100, .holes = 3},
     {"long", 1300, 1, 1, 32, .run = 1300},
     {"long, wide heads", 900, 2, 1, 128, .run = 450},
-    {"longer than a thread's share", 2400, 1, 1, 8, .run = 2500},
+    {"longer than a thread's share", 2400, 1, 1, 8, .run = 2400},
+    {"several chunks, window", 2400, 4, 2, 8, .run = 2400, .window = 130, .holes = 8},
+    {"several chunks, documents", 2400, 2, 2, 8, .run = 2400, .document = 700},
+    {"several chunks, blind", 2400, 2, 2, 8, .run = 2400, .blind_end = 1300},
     {"ascending", 300, 2, 1, 32, .run = 64},
     {"descending", 300, 2, 2, 64, .run = 50, .order = ORDER_DESCENDING},
     {"ring", 301, 2, 1, 32, .run = 38, .order = ORDER_RING, .holes = 5},
@@ -159,7 +162,7 @@ static void check_case(const Subject *s, const AttentionCase *c) {
 
 /* Long enough for several chunks of queries and keys per head: threads must not meet in the same sums. */
 static void check_many_threads(const Subject *s) {
-  const AttentionCase c = {.name = "many threads", .length = 5000, .heads = 1, .kv_heads = 1, .head_dim = 32};
+  const AttentionCase c = {.name = "many threads", .length = 5000, .heads = 2, .kv_heads = 2, .head_dim = 16};
   AttentionInputs in = attention_inputs(&c, s->implementation->elements);
   AttentionOutputs one = attention_attend(s->device, &c, &in);
   for (int i = 0; i < 10; i++) check_threads(s, 4, &c, &in, &one);
