@@ -410,7 +410,7 @@ check-races: deps-check ## looks for races in the GPU's shared memory, on the em
 
 check-variants: deps-check ## builds with DEBUG=1, and with DNNL=0 MPI=0 and runs the CPU's tests of that
 	@$(MAKE) $(JOBS) DEBUG=1 CUDA=0 tests
-	@$(MAKE) $(JOBS) DNNL=0 MPI=0 CUDA=0 run-host-tests
+	@RINGGPT_TEST_SMALL=1 $(MAKE) $(JOBS) DNNL=0 MPI=0 CUDA=0 run-host-tests
 
 check-mutants: deps-check ## plants each fault of tests/mutants and shows that a test finds it
 	@$(MAKE) $(JOBS) CUDA=0 run-mutants

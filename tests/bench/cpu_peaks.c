@@ -71,7 +71,7 @@ int64_t cpu_peak_steps(const PeakKernel *kernel, double seconds) {
   return steps;
 }
 
-int cpu_peak_units(const PeakKernel *kernel, int64_t steps) {
+double cpu_peak_units(const PeakKernel *kernel, int64_t steps) {
   double rate = 0;
   double clock = 0;
   for (int i = 0; i < UNIT_TRIES; i++) {
@@ -79,7 +79,7 @@ int cpu_peak_units(const PeakKernel *kernel, int64_t steps) {
     clock = fmax(clock, measure_clock());
   }
   const double units = rate / (kernel->flops * clock);
-  return units < 1 ? 1 : (int)lround(units);
+  return units < 0.75 ? 0.5 : fmax(1, round(units));
 }
 
 CpuArithmetic cpu_peak_arithmetic(const PeakKernel *kernel, int64_t steps, int threads) {

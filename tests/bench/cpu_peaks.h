@@ -23,9 +23,9 @@ int64_t cpu_peak_steps(const PeakKernel *kernel, double seconds);
 /* Runs one thread, and then `threads` of them. */
 CpuArithmetic cpu_peak_arithmetic(const PeakKernel *kernel, int64_t steps, int threads);
 
-/* Instructions of the loop that one core begins in a cycle, as a whole number: by the most that some tries
- * have reached, which whatever else runs can only make less. */
-int cpu_peak_units(const PeakKernel *kernel, int64_t steps);
+/* Instructions of the loop that one core begins in a cycle, a whole number or a half: by the most that some
+ * tries have reached, which whatever else runs can only make less. */
+double cpu_peak_units(const PeakKernel *kernel, int64_t steps);
 
 /* Seconds in which `threads` together add x to y (count each). A copy would measure less: it reads from
  * memory what it then overwrites, which nobody counts. */

@@ -28,7 +28,7 @@ typedef struct Peak {
   double work;   /* of one repetition: floating-point operations, or bytes read and written */
   int64_t calls; /* or steps of the kernel */
   const PeakKernel *kernel;
-  int units; /* instructions of the kernel in a cycle */
+  double units; /* instructions of the kernel in a cycle */
 } Peak;
 
 struct Peaks {
@@ -115,7 +115,7 @@ static void open_arithmetic(Bench *bench, Limit limit, int units) {
   for (int i = 0; i < CLOCK_TRIES; i++) {
     clock = fmax(clock, cpu_peak_arithmetic(peak->kernel, peak->calls, bench->threads).clock);
   }
-  printf("peak of %s: %s, %d sums, %d a cycle; clock %.2f GHz\n", limit == LIMIT_BF16 ? "bf16" : "fp32",
+  printf("peak of %s: %s, %d sums, %g a cycle; clock %.2f GHz\n", limit == LIMIT_BF16 ? "bf16" : "fp32",
          peak->kernel->name, peak->kernel->instructions, peak->units, 1e-9 * clock);
 }
 

@@ -234,7 +234,7 @@ part_nccl() {
   fi
 }
 
-# Small sizes of the test programs: RINGGPT_TEST_SMALL (tests/support/implementations.h).
+# Small sizes of the test programs: RINGGPT_TEST_SMALL (tests/support/unit.h).
 sanitizer() { # TOOL
   local tool name test
   if [[ -n $emulated ]]; then

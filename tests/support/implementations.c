@@ -58,5 +58,5 @@ bool implementation_on_host(const Device *device) {
 }
 
 bool implementation_wants_small(const Device *device) {
-  return getenv("RINGGPT_TEST_SMALL") != NULL || strstr(device->summary, "emulated") != NULL;
+  return test_wants_small() || strstr(device->summary, "emulated") != NULL;
 }

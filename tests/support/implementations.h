@@ -26,8 +26,7 @@ Device *implementation_device(const Implementation *implementation, int threads)
 bool implementation_on_host(const Device *device);
 
 /* Whether cases must be small: the device is an emulation, some thousand times slower than what it stands
- * for, or runs under a checker (the environment variable RINGGPT_TEST_SMALL, which tests/gpu/check.sh sets).
- */
+ * for, or tests run under a checker. */
 bool implementation_wants_small(const Device *device);
 
 #endif

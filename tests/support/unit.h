@@ -5,8 +5,10 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 #undef fail
@@ -17,5 +19,12 @@
     print_error("\n");                                                                                       \
     _fail(__FILE__, __LINE__);                                                                               \
   } while (0)
+
+/* Whether tests run under a checker and should take fewer or smaller cases: the environment variable
+ * RINGGPT_TEST_SMALL, which make check-sanitize, check-variants and check-mutants, and tests/gpu/check.sh
+ * set. */
+static inline bool test_wants_small(void) {
+  return getenv("RINGGPT_TEST_SMALL") != NULL;
+}
 
 #endif

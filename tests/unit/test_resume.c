@@ -17,7 +17,7 @@
 /* A schedule whose stages and epochs end between the steps of the resumes. */
 #define COMMON                                                                                               \
   "train.sequence_schedule={0: 64, 9: 128}", "optimizer.weight_decay=0.1", "scheduler.warmup_steps=4",       \
-      "data.shuffle=true"
+      "data.shuffle=true", "model.hidden_size=32"
 
 static Config whole_run(const char *directory) {
   const char *const overrides[] = {COMMON, "checkpoint.every=1", "checkpoint.keep=64", NULL};
@@ -274,7 +274,7 @@ static void test_other_heads(void **state) {
   char *checkpoint = training_checkpoint(&whole, 10, "");
   char resume[CONFIG_TEXT_BYTES + 32];
   (void)snprintf(resume, sizeof resume, "checkpoint.resume=%s", checkpoint);
-  const char *const models[][2] = {{"model.num_attention_heads=8", "model.num_key_value_heads=4"},
+  const char *const models[][2] = {{"model.num_attention_heads=2", "model.num_key_value_heads=1"},
                                    {"model.norm_eps=0.1", "run.seed=1"}};
   const char *const names[] = {"num_attention_heads", "norm_eps"};
   for (int i = 0; i < 2; i++) {

@@ -17,8 +17,9 @@
 enum { STEPS = 60 };
 
 /* What both kinds of run share. */
-static const char *const OVERRIDES[] = {"train.steps=60", "checkpoint.every=7", "parallelism.ring=4",
-                                        "train.sequence_schedule={0: 64, 30: 128}", NULL};
+static const char *const OVERRIDES[] = {"train.steps=60",       "checkpoint.every=7",
+                                        "parallelism.ring=4",   "train.sequence_schedule={0: 64, 30: 128}",
+                                        "model.hidden_size=32", NULL};
 
 static pid_t start_with(const Config *config, const char *const overrides[]) {
   return launch_start(&(Launch){.config = config, .overrides = overrides});
@@ -182,8 +183,8 @@ static int64_t count_evaluations(const Config *config) {
 
 /* Every evaluation is recorded once, however often the run is stopped. */
 static void test_evaluations_survive_stops(void **state) {
-  const char *const overrides[] = {"train.steps=30", "eval.every=2", "eval.contexts=[64, 128, 300]",
-                                   "eval.tokens=600", NULL};
+  const char *const overrides[] = {"train.steps=30",  "eval.every=2",         "eval.contexts=[64, 128, 300]",
+                                   "eval.tokens=600", "model.hidden_size=32", NULL};
   const Config config = training_config(training_directory(state), "evaluated", overrides);
   Random random = {23};
   int status = STATUS_STOPPED;
