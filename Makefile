@@ -85,9 +85,8 @@ OPENMP_FLAGS := $(if $(filter 0,$(OPENMP)),-Wno-unknown-pragmas -Wno-unused-vari
 # The project's own flags; what the user gives comes after them.
 OWN_CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DRINGGPT_DNNL=$(HAVE_DNNL) \
                 -DRINGGPT_MPI=$(HAVE_MPI)
-# The address sanitizer at -O1: at -O3 attention compiles for minutes.
 # -ffp-contract=off: the same expression gives the same bits in every file and instruction set.
-OWN_CFLAGS   := -std=c11 $(OPENMP_FLAGS) -ffp-contract=off -fno-math-errno $(WARNINGS) $(if $(DEBUG),-O0 -g3,$(if $(findstring address,$(SANITIZE)),-O1,-O3) -g)
+OWN_CFLAGS   := -std=c11 $(OPENMP_FLAGS) -ffp-contract=off -fno-math-errno $(WARNINGS) $(if $(DEBUG),-O0 -g3,-O3 -g)
 OWN_LDFLAGS  := $(OPENMP_FLAGS)
 ifdef SANITIZE
 SANITIZE_FLAGS := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -336,10 +335,7 @@ run-recall: all
 # ---------------------------------------------------------------- tests
 
 TEST_SUPPORT := $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/support/*.c tests/reference/*.c))
-# The longest begin first, so that no core is idle at the end.
-TESTS_FIRST := $(wildcard $(patsubst %,tests/unit/test_%.c,processes attention comm_mpi stop training))
-TESTS := $(patsubst tests/unit/%.c,$(OUT)/tests/%,$(TESTS_FIRST) \
-           $(filter-out $(TESTS_FIRST),$(sort $(wildcard tests/unit/test_*.c))))
+TESTS := $(patsubst tests/unit/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 LONG_TESTS := $(patsubst tests/long/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/long/test_*.c)))
 
 $(OUT)/tests/%: $(OUT)/tests/unit/%.o $(TEST_SUPPORT) $(LIBRARY)

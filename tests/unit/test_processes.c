@@ -69,11 +69,11 @@ static void check_grid(const char *directory, int ring, int data) {
 
 static void test_same_bits(void **state) {
   const char *directory = training_directory(state);
-  const bool small = test_wants_small();
-  for (int ring = 1; ring <= 8; ring += small ? ring : 1) {
+  const int most = test_wants_small() ? 4 : 16; /* processes */
+  for (int ring = 1; ring <= 8; ring++) {
     for (int data = 1; data <= 2; data++) {
       /* One process is a run of threads. */
-      if (ring * data > 1 && !(small && ring * data > 8)) check_grid(directory, ring, data);
+      if (ring * data > 1 && ring * data <= most) check_grid(directory, ring, data);
     }
   }
 }
