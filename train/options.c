@@ -166,7 +166,7 @@ static const Option table[] = {
      .help = "Steps of the whole run."},
     {PLACE(train, precision), CHOICE("fp32", precision_names),
      .help = "Numbers of weights and activations; gradients, masters and optimizer stay fp32. bf16 is no "
-             "faster on a CPU without a fast avx512_bf16."},
+             "faster on a CPU without avx512_bf16."},
     {PLACE(train, recompute), BOOLEAN("false"),
      .help = "Compute layers again in backward instead of keeping them: less memory, more time."},
     {PLACE(train, loss_chunk), INTEGER("1024", 1, MOST_TOKENS),

@@ -23,8 +23,8 @@ static ElementType elements_of(const Config *config) {
 static void note_slow_bf16(Rank *rank) {
   const size_t used = strlen(rank->device_note);
   (void)snprintf(rank->device_note + used, sizeof rank->device_note - used,
-                 "%swarning: train.precision: bf16: no fast products by avx512_bf16 on this CPU or in this "
-                 "build: no faster than fp32",
+                 "%swarning: train.precision: bf16: no products by avx512_bf16 on this CPU or in this build: "
+                 "no faster than fp32",
                  used == 0 ? "" : "; ");
 }
 

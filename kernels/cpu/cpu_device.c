@@ -14,17 +14,15 @@
 
 enum { ELEMENT_TYPES = ELEMENT_BF16 + 1 };
 
-/* An instruction set: whether this CPU has it, whether it is faster there than those before it, and the
- * entries of the tables that it overrides. */
+/* An instruction set: whether this CPU has it, and the entries of the tables that it overrides. */
 typedef struct InstructionSet {
   const char *name;
   bool (*present)(void);
-  bool (*faster)(void);                      /* called where it is present */
   void (*override[ELEMENT_TYPES])(Ops *ops); /* NULL: none */
   bool bf16;                                 /* has instructions for products in bf16 */
 } InstructionSet;
 
-static bool always(void) {
+static bool reference_present(void) {
   return true;
 }
 
@@ -41,13 +39,6 @@ static bool avx512_present(void) {
 
 static bool avx512_bf16_present(void) {
   return avx512_present() && __builtin_cpu_supports("avx512bf16");
-}
-
-/* Intel's CPUs since Sapphire Rapids begin a dot product of bf16 every second cycle, their place being taken
- * by AMX, and two multiply-adds of floats in every one: measured on Emerald Rapids, the dot products have
- * half the FLOP/s. On Cooper Lake they have twice, by Intel's word, and on AMD's Zen 5 by measurement. */
-static bool avx512_bf16_faster(void) {
-  return !__builtin_cpu_is("intel") || __builtin_cpu_is("cooperlake");
 }
 
 static void avx2_override(Ops *ops) {
@@ -89,10 +80,6 @@ static bool avx512_bf16_present(void) {
   return false;
 }
 
-static bool avx512_bf16_faster(void) {
-  return false;
-}
-
 #define avx2_override NULL
 #define bf16_avx2_override NULL
 #define avx512_override NULL
@@ -101,16 +88,12 @@ static bool avx512_bf16_faster(void) {
 
 #endif
 
-/* The last one that the CPU has and that is faster there is chosen. */
+/* In ascending order of speed: the last one that the CPU has is chosen. */
 static const InstructionSet instruction_sets[] = {
-    {"reference", always, always, {NULL, NULL}, false},
-    {"avx2", avx2_present, always, {avx2_override, bf16_avx2_override}, false},
-    {"avx512", avx512_present, always, {avx512_override, bf16_avx512_override}, false},
-    {"avx512_bf16",
-     avx512_bf16_present,
-     avx512_bf16_faster,
-     {avx512_override, bf16_avx512_bf16_override},
-     true},
+    {"reference", reference_present, {NULL, NULL}, false},
+    {"avx2", avx2_present, {avx2_override, bf16_avx2_override}, false},
+    {"avx512", avx512_present, {avx512_override, bf16_avx512_override}, false},
+    {"avx512_bf16", avx512_bf16_present, {avx512_override, bf16_avx512_bf16_override}, true},
 };
 #define INSTRUCTION_SETS (sizeof instruction_sets / sizeof instruction_sets[0])
 
@@ -132,8 +115,7 @@ static Status forced_instruction_set(const char *name, const InstructionSet **ou
 static Status choose_instruction_set(const char *forced, const InstructionSet **out, Error *error) {
   if (forced != NULL) return forced_instruction_set(forced, out, error);
   for (size_t i = 0; i < INSTRUCTION_SETS; i++) {
-    const InstructionSet *set = &instruction_sets[i];
-    if (set->present() && set->faster()) *out = set;
+    if (instruction_sets[i].present()) *out = &instruction_sets[i];
   }
   return STATUS_OK;
 }

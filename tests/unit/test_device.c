@@ -149,22 +149,6 @@ static void test_bf16_products(void **state) {
   check_bf16_products("reference", false);
 }
 
-/* Dot products of bf16 are chosen unasked where they are faster than floats, which they are not on Intel's
- * CPUs behind Cooper Lake. */
-static void test_slow_dot_products_are_not_chosen(void **state) {
-  (void)state;
-#if defined(__x86_64__)
-  Error error;
-  Device *device = NULL;
-  assert_int_equal(create_of(ELEMENT_BF16, NULL, 1, &device, &error), STATUS_OK);
-  const bool slow = __builtin_cpu_is("intel") && !__builtin_cpu_is("cooperlake");
-  const bool present = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl");
-  assert_int_equal(strcmp(device->ops.name, "avx512_bf16") == 0, present && !slow);
-  if (slow) assert_false(cpu_device_has_bf16(device));
-  device_destroy(device);
-#endif
-}
-
 static void test_unknown_name_is_refused(void **state) {
   (void)state;
   Error error;
@@ -230,7 +214,6 @@ int main(void) {
       cmocka_unit_test(test_every_instruction_set),
       cmocka_unit_test(test_no_entry_is_missing),
       cmocka_unit_test(test_bf16_products),
-      cmocka_unit_test(test_slow_dot_products_are_not_chosen),
       cmocka_unit_test(test_unknown_name_is_refused),
       cmocka_unit_test(test_no_threads_are_refused),
       cmocka_unit_test(test_memory),
